@@ -1,0 +1,175 @@
+"""API keys: how they look, how they are kept, and the frozen table in which the hot path finds them.
+
+A key is `sk-kodna-` + 37 random characters base62 + a checksum of 6: a mistyped one is refused without a look-up, and
+secret scanners can tell one. Callers: the admin, `manage.py keys`, and `proxy`.
+"""
+
+import hmac
+import ipaddress
+import secrets
+import string
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.models import Account, ApiKey, KeysVersion
+
+MARK = "sk-kodna-"
+BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+RANDOM = 37
+CHECKSUM = 6
+SHOWN = len(MARK) + 8  # how much of a key is kept readable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _checksum(text: str) -> str:
+    number, digits = zlib.crc32(text.encode()), ""
+    for _ in range(CHECKSUM):
+        number, digit = divmod(number, 62)
+        digits = BASE62[digit] + digits
+    return digits
+
+
+def make() -> str:
+    body = "".join(secrets.choice(BASE62) for _ in range(RANDOM))
+    return MARK + body + _checksum(MARK + body)
+
+
+def well_formed(key: str) -> bool:
+    return (
+        key.startswith(MARK)
+        and len(key) == len(MARK) + RANDOM + CHECKSUM
+        and key.isascii()
+        and _checksum(key[:-CHECKSUM]) == key[-CHECKSUM:]
+    )
+
+
+def digest(key: bytes) -> bytes:
+    return hmac.digest(settings.KEY_PEPPER, key, "sha256")
+
+
+# --- control plane ---------------------------------------------------------------------------------------------------
+
+
+def issue(account: Account, **fields: object) -> tuple[ApiKey, str]:
+    """A new key and its text, which is to be shown now or never. Raises `ValidationError` that names the field."""
+    key = ApiKey(account=account, **fields)
+    return key, seal(key)
+
+
+def seal(key: ApiKey) -> str:
+    """Give an unsaved key its secret, save it, and return the secret."""
+    text = make()
+    key.prefix, key.digest = text[:SHOWN], digest(text.encode())
+    key.full_clean()
+    key.save()
+    return text
+
+
+def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
+    """A new key with the old one's rights and limits; the old one works until `grace` is over."""
+    copied = ("name", "allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "notes")
+    with transaction.atomic():
+        fields = {name: getattr(old, name) for name in copied}
+        new, text = issue(old.account, expires_at=old.expires_at, rotated_from=old, **fields)
+        end = timezone.now() + grace
+        if old.expires_at is None or old.expires_at > end:
+            old.expires_at = end
+            old.save(update_fields=["expires_at"])
+    return new, text
+
+
+def touch(used: dict[int, datetime]) -> None:
+    """Note when keys (by id) were last used, at most once a minute each. Raises no version: nothing else changed."""
+    for key_id, moment in used.items():
+        stale = Q(last_used_at=None) | Q(last_used_at__lt=moment - timedelta(minutes=1))
+        ApiKey.objects.filter(stale, pk=key_id).update(last_used_at=moment)
+
+
+# --- data plane ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a request needs to know of its key. Limits: 0 = none; `expires` in seconds since the epoch, 0 = never."""
+
+    id: int
+    name: str
+    prefix: str
+    account_id: int
+    account: str
+    is_active: bool
+    expires: float
+    models: frozenset[str]
+    groups: frozenset[str]
+    networks: tuple[Network, ...]
+    rps: int
+    rpm: int
+    concurrency: int
+
+    def admits(self, address: str) -> bool:
+        """Whether the key may be used from this IP address."""
+        if not self.networks:
+            return True
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTable:
+    version: int
+    by_digest: dict[bytes, Key]
+    anonymous: Key | None  # whose name requests without a key run under, where that is allowed
+
+
+def version() -> int:
+    return KeysVersion.objects.filter(pk=1).values_list("version", flat=True).first() or 0
+
+
+def load() -> KeyTable:
+    """Read all keys from the database. The version is read first, so that a change in between is seen next time."""
+    current = version()
+    rows = ApiKey.objects.select_related("account").exclude(expires_at__lt=timezone.now())
+    return KeyTable(current, {bytes(row.digest): _freeze(row) for row in rows.iterator()}, _anonymous())
+
+
+def _freeze(row: ApiKey) -> Key:
+    return Key(
+        id=row.pk,
+        name=row.name,
+        prefix=row.prefix,
+        account_id=row.account_id,
+        account=row.account.name,
+        is_active=row.is_active and row.account.is_active,
+        expires=row.expires_at.timestamp() if row.expires_at else 0,
+        models=_names(row.allowed_models),
+        groups=_names(row.allowed_groups),
+        networks=tuple(ipaddress.ip_network(network) for network in row.allowed_networks),
+        rps=row.rps,
+        rpm=row.rpm,
+        concurrency=row.concurrency,
+    )
+
+
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
+def _anonymous() -> Key | None:
+    if not settings.ALLOW_NO_AUTH:
+        return None
+    account, _ = Account.objects.get_or_create(name="anonymous")
+    nobody: frozenset[str] = frozenset()
+    return Key(0, "anonymous", "", account.pk, account.name, account.is_active, 0, nobody, nobody, (), 0, 0, 0)

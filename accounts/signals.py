@@ -1,0 +1,20 @@
+"""Every change of an account or a key raises the version that the gateway's processes watch."""
+
+from typing import Any
+
+from django.db.models import F
+from django.db.models.signals import post_delete, post_save
+
+from accounts.models import Account, ApiKey, KeysVersion
+
+
+def bump(**_: Any) -> None:
+    """Call it after a queryset's `update()` too, which sends no signal."""
+    if not KeysVersion.objects.filter(pk=1).update(version=F("version") + 1):
+        KeysVersion.objects.get_or_create(pk=1, defaults={"version": 1})
+
+
+def connect() -> None:
+    for model in (Account, ApiKey):
+        post_save.connect(bump, sender=model, dispatch_uid=f"bump-{model.__name__}-save")
+        post_delete.connect(bump, sender=model, dispatch_uid=f"bump-{model.__name__}-delete")

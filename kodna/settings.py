@@ -1,0 +1,177 @@
+"""All settings, read once from the environment (and a `.env` file). README lists the variables."""
+
+import hmac
+import os
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+from kodna import __version__, env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env.load_dotenv(Path.cwd() / ".env")
+
+VERSION = __version__
+DATA_DIR = Path(os.environ.get("KODNA_DATA_DIR", "./var")).resolve()
+DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+SECRET_KEY = env.secret("KODNA_SECRET_KEY", DATA_DIR / "secret_key")
+# The first encrypts, all decrypt: put a new key in front to rotate.
+ENCRYPTION_KEYS = env.secret("KODNA_ENCRYPTION_KEYS", DATA_DIR / "encryption_keys").split(",")
+
+
+def _derive(purpose: str) -> bytes:
+    return hmac.digest(SECRET_KEY.encode(), purpose.encode(), "sha256")
+
+
+KEY_PEPPER = _derive("api-keys")  # API keys are stored as HMAC-SHA256 with this
+
+# --- network ---------------------------------------------------------------------------------------------------------
+DEBUG = env.flag("KODNA_DEBUG", False)
+HOST = os.environ.get("HOST", "127.0.0.1")
+PORT = int(env.number("PORT", 8000))
+ALLOWED_HOSTS = env.words("KODNA_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CORS_ORIGINS = env.words("KODNA_CORS_ORIGINS", "*")
+TRUSTED_PROXIES = env.words("KODNA_TRUSTED_PROXIES")
+PUBLIC_BASE_URL = os.environ.get("KODNA_PUBLIC_BASE_URL", "").rstrip("/")
+CSRF_TRUSTED_ORIGINS = env.words("KODNA_CSRF_TRUSTED_ORIGINS") or (
+    ["/".join(PUBLIC_BASE_URL.split("/")[:3])] if PUBLIC_BASE_URL else []
+)
+WORKERS = int(env.number("WORKERS", 1, least=1))
+REDIS_URL = os.environ.get("REDIS_URL", "")
+DATABASE_URL = os.environ.get("DATABASE_URL") or f"sqlite:////{str(DATA_DIR / 'kodna.sqlite3').lstrip('/')}"
+
+# --- the gateway -----------------------------------------------------------------------------------------------------
+ALLOW_NO_AUTH = env.flag("KODNA_ALLOW_NO_AUTH", False)
+DEMO = env.flag("KODNA_DEMO", False)
+REGISTRATION = os.environ.get("KODNA_REGISTRATION", "closed")
+if REGISTRATION not in {"open", "closed"}:
+    raise ImproperlyConfigured(f"KODNA_REGISTRATION={REGISTRATION!r}: expected open or closed")
+# How one gets a key, for the docs page.
+KEY_HELP = os.environ.get("KODNA_KEY_HELP", "")
+CONTACT = os.environ.get("KODNA_CONTACT", "")
+SERVICE_NAME = os.environ.get("KODNA_SERVICE_NAME", "Kodna")
+# Limits of new keys; 0 = none.
+DEFAULT_RPS = int(env.number("KODNA_DEFAULT_RPS", 20))
+DEFAULT_RPM = int(env.number("KODNA_DEFAULT_RPM", 40))
+DEFAULT_CONCURRENCY = int(env.number("KODNA_DEFAULT_CONCURRENCY", 0))
+MAX_BODY_BYTES = int(env.number("KODNA_MAX_BODY_MB", 64, least=0.001) * 1024 * 1024)
+BODY_TIMEOUT = env.number("KODNA_BODY_TIMEOUT", 60, least=0.05)  # seconds for a client to send its whole body
+KEEPALIVE_SECONDS = env.number("KODNA_KEEPALIVE_SECONDS", 15, least=0.05)  # silence after which a stream gets a comment
+REFRESH_SECONDS = env.number("KODNA_REFRESH_SECONDS", 0.4, least=0.05)  # how often a process looks for changes
+# A journal file is replaced when it is larger than this and wholly in the database.
+JOURNAL_BYTES = int(env.number("KODNA_JOURNAL_MB", 16, least=0.001) * 1024 * 1024)
+# What `env:NAME` credentials and `${NAME:-default}` base URLs of the catalog are read from.
+PROVIDER_ENV = {
+    **os.environ,
+    "KODNA_LOOPBACK": f"{'127.0.0.1' if HOST in {'0.0.0.0', '::', ''} else HOST}:{PORT}",  # noqa: S104
+    **({"KODNA_DEMO_KEY": _derive("demo").hex()} if DEMO else {}),
+}
+if OLLAMA := os.environ.get("OLLAMA_BASE_URL"):
+    PROVIDER_ENV["OLLAMA_BASE_URL"] = OLLAMA.rstrip("/").removesuffix("/v1")
+
+# --- Django ----------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "accounts",
+    "models_catalog",
+    "proxy",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "kodna.urls"
+ASGI_APPLICATION = "kodna.asgi.application"
+AUTH_USER_MODEL = "accounts.User"
+LOGIN_URL = "/admin/login/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {"default": env.database(DATABASE_URL)}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    if REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+# django-ratelimit guards the login page only. It warns of caches that are not shared: without Redis one process runs.
+SILENCED_SYSTEM_CHECKS = ["django_ratelimit.E003", "django_ratelimit.W001"]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ru", "Русский")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_BASE_URL.startswith("https://")
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+CELERY_BROKER_URL = REDIS_URL or "memory://"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
+
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": os.environ.get("KODNA_LOG_LEVEL", "WARNING")},
+}
+
+UNFOLD = {
+    "SITE_TITLE": SERVICE_NAME,
+    "SITE_HEADER": SERVICE_NAME,
+    "SITE_SUBHEADER": "LLM gateway",
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "hub",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+}

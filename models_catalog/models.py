@@ -1,0 +1,204 @@
+"""What can be asked for (`Model`, `Alias`), who answers (`Provider`, `Route`) and what it costs (`Price`)."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+from django.utils import timezone
+
+from models_catalog.crypto import EncryptedTextField
+
+validate_id = RegexValidator(r"^[^\s\x00-\x1f\x7f]+$", "No spaces or control characters.")
+positive = MinValueValidator(0.001)
+
+
+def validate_names(value: object) -> None:
+    if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
+        raise ValidationError("Expected a list of names.")
+
+
+def validate_headers(value: object) -> None:
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and isinstance(text, str) and name.isascii() and "\n" not in name + text
+        for name, text in value.items()
+    ):
+        raise ValidationError("Expected an object of header names and values.")
+
+
+def text_only() -> list[str]:
+    return ["text"]
+
+
+def chat_only() -> list[str]:
+    return ["chat"]
+
+
+class Catalog(models.Model):
+    """One row: the catalog's own settings, and a number that rises with every change of the catalog."""
+
+    version = models.BigIntegerField(default=0, editable=False)
+    default_model = models.CharField(
+        max_length=200, blank=True, help_text="The model of a request that names none. A model ID or an alias."
+    )
+
+    class Meta:
+        verbose_name = verbose_name_plural = "settings"
+
+    def __str__(self) -> str:
+        return "Catalog settings"
+
+
+class Vendor(models.Model):
+    """Who made a model."""
+
+    slug = models.CharField(max_length=100, unique=True, validators=[validate_id])
+    name = models.CharField(max_length=100)
+    position = models.PositiveIntegerField(default=0, help_text="Order on the docs page.")
+
+    class Meta:
+        ordering = ("position", "name")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Provider(models.Model):
+    """An API that answers: a URL, a credential, and how long to wait for it."""
+
+    class Dialect(models.TextChoices):
+        OPENAI = "openai", "OpenAI"
+        ANTHROPIC = "anthropic", "Anthropic"
+        GEMINI = "gemini", "Gemini"
+        FAL = "fal", "fal"
+
+    slug = models.CharField("name", max_length=100, unique=True, validators=[validate_id])
+    dialect = models.CharField(max_length=20, choices=Dialect, default=Dialect.OPENAI)
+    base_url = models.CharField(
+        "base URL",
+        max_length=500,
+        help_text="As this dialect's SDK takes it: OpenAI with /v1. May hold ${NAME:-default} from the environment.",
+    )
+    api_key = EncryptedTextField(
+        "credential", blank=True, default="", help_text="The key itself, or env:NAME. Stored encrypted, never shown."
+    )
+    is_active = models.BooleanField("active", default=True)
+    groups = models.JSONField(
+        default=list, blank=True, validators=[validate_names], help_text='What a client names in "group".'
+    )
+    headers = models.JSONField(default=dict, blank=True, validators=[validate_headers], help_text="Sent every time.")
+    supports = models.JSONField(
+        default=chat_only, blank=True, validators=[validate_names], help_text="Endpoints that it has."
+    )
+    quirks = models.JSONField(
+        default=list, blank=True, validators=[validate_names], help_text="Named departures from the dialect."
+    )
+    discovers = models.BooleanField(
+        "add its models by itself",
+        default=False,
+        help_text="Ask this provider for its models while it runs and keep them in the catalog (Ollama, llama.cpp).",
+    )
+    reachable = models.BooleanField(default=True, editable=False, help_text="Of providers that are asked for models.")
+    connect_timeout = models.FloatField("connect, seconds", default=5, validators=[positive])
+    first_byte_timeout = models.FloatField("first byte, seconds", default=60, validators=[positive])
+    idle_timeout = models.FloatField("idle, seconds", default=60, validators=[positive])
+    total_timeout = models.FloatField("total, seconds", default=600, validators=[positive])
+    max_concurrency = models.PositiveIntegerField(default=0, help_text="0: no bound.")
+
+    class Meta:
+        ordering = ("slug",)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Model(models.Model):
+    class Limits(models.TextChoices):
+        PASS = "pass", "pass on what the client asks"
+        ENFORCE = "enforce", "enforce context and output"
+
+    slug = models.CharField("model ID", max_length=200, unique=True, validators=[validate_id])
+    vendor = models.ForeignKey(Vendor, on_delete=models.PROTECT, related_name="models")
+    name = models.CharField(max_length=200, blank=True, help_text="For people; empty: the ID.")
+    description = models.TextField(blank=True)
+    is_active = models.BooleanField("active", default=True)
+    context = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens in: the context window.")
+    output = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens out, at most.")
+    limits = models.CharField(max_length=10, choices=Limits, default=Limits.PASS)
+    input_modalities = models.JSONField(default=text_only, blank=True, validators=[validate_names])
+    output_modalities = models.JSONField(default=text_only, blank=True, validators=[validate_names])
+    supports = models.JSONField(
+        default=list, blank=True, validators=[validate_names], help_text="tools, vision, reasoning, structured_outputs"
+    )
+    fallbacks = models.JSONField(
+        default=list, blank=True, validators=[validate_names], help_text="Other models, once every route has failed."
+    )
+    position = models.PositiveIntegerField(default=0, help_text="Order on the docs page.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("vendor__position", "position", "slug")
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Route(models.Model):
+    """One way to a model: a provider, and the provider's own name for it."""
+
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="routes")
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="routes")
+    upstream_model = models.CharField("model ID there", max_length=200, validators=[validate_id])
+    priority = models.PositiveIntegerField(default=1, help_text="Lower is tried first.")
+    weight = models.PositiveIntegerField(default=1, help_text="Share among routes of one priority.")
+    is_active = models.BooleanField("active", default=True)
+    discovered = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        ordering = ("priority", "pk")
+        constraints = [models.UniqueConstraint(fields=["model", "provider", "upstream_model"], name="route_once")]
+
+    def __str__(self) -> str:
+        return f"{self.model} → {self.provider}: {self.upstream_model}"
+
+
+class Alias(models.Model):
+    slug = models.CharField("alias", max_length=200, unique=True, validators=[validate_id])
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="aliases")
+
+    class Meta:
+        ordering = ("slug",)
+        verbose_name_plural = "aliases"
+
+    def __str__(self) -> str:
+        return self.slug
+
+    def clean(self) -> None:
+        if Model.objects.filter(slug=self.slug).exists():
+            raise ValidationError({"slug": "A model has this ID."})
+
+
+def price_field(name: str) -> "models.DecimalField[Any, Any]":
+    return models.DecimalField(
+        name, max_digits=14, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(Decimal(0))]
+    )
+
+
+class Price(models.Model):
+    """USD per million tokens, from a date on. An empty kind: cached input costs what input costs."""
+
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="prices")
+    valid_from = models.DateTimeField(default=timezone.now, help_text="UTC.")
+    input = price_field("input")
+    output = price_field("output")
+    cached_input = price_field("cached input")
+    cache_write = price_field("cache write")
+    source = models.CharField(max_length=300, blank=True, help_text="Where this figure was published.")
+
+    class Meta:
+        ordering = ("-valid_from",)
+        constraints = [models.UniqueConstraint(fields=["model", "valid_from"], name="price_once")]
+
+    def __str__(self) -> str:
+        return f"{self.model} from {self.valid_from:%Y-%m-%d}"

@@ -1,0 +1,218 @@
+"""The catalog as the hot path reads it: frozen, whole, with credentials decrypted and environment references resolved.
+
+`load()` reads the database (control plane, off the event loop); a change of `Catalog.version` says when to load again.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db.models import Prefetch
+
+from models_catalog import models as rows
+from models_catalog.pricing import Price, per_token
+
+DEMO_PROVIDER = "kodna-demo"
+DIALECTS = {"openai"}  # that the gateway speaks
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class Unusable(Exception):
+    """Why a provider cannot be asked; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Timeouts in seconds. `api_key` is the credential itself: it never leaves the process but to `base_url`."""
+
+    id: int
+    name: str
+    dialect: str
+    base_url: str
+    api_key: str
+    groups: frozenset[str]
+    headers: tuple[tuple[str, str], ...]
+    supports: frozenset[str]
+    quirks: frozenset[str]
+    connect_timeout: float
+    first_byte_timeout: float
+    idle_timeout: float
+    total_timeout: float
+    max_concurrency: int
+
+    def __repr__(self) -> str:  # a credential must not get into a log by way of a traceback
+        return f"Provider({self.name!r}, {self.base_url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    provider: Provider
+    model: str  # the provider's own name for it
+    priority: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    slug: str
+    name: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`routes` holds the live ones, in the order in which they are tried. `prices`: the newest first."""
+
+    id: str
+    vendor: Vendor
+    name: str
+    description: str
+    context: int | None
+    output: int | None
+    enforce: bool
+    input_modalities: tuple[str, ...]
+    output_modalities: tuple[str, ...]
+    supports: frozenset[str]
+    fallbacks: tuple[str, ...]
+    routes: tuple[Route, ...]
+    prices: tuple[Price, ...]
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`models` in the order of the docs page; `aliases` name models that are there."""
+
+    version: int
+    models: Mapping[str, Model]
+    aliases: Mapping[str, str]
+    default_model: str
+
+
+EMPTY = Snapshot(-1, {}, {}, "")
+
+
+def version() -> int:
+    return rows.Catalog.objects.filter(pk=1).values_list("version", flat=True).first() or 0
+
+
+def expand(text: str) -> str:
+    """Fill `${NAME}` and `${NAME:-default}` from the environment. Raises `Unusable` where one is not set."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = settings.PROVIDER_ENV.get(name) or default
+        if found is None:
+            raise Unusable(f"{name} is not set in the environment")
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def credential(api_key: str | None) -> str:
+    """The credential behind a stored value: itself, or the variable that `env:NAME` names. Raises `Unusable`."""
+    if api_key is None:
+        raise Unusable("its credential cannot be decrypted with KODNA_ENCRYPTION_KEYS: enter it again")
+    if not api_key.startswith("env:"):
+        return api_key
+    name = api_key.removeprefix("env:")
+    found = settings.PROVIDER_ENV.get(name, "")
+    if not found:
+        raise Unusable(f"{name} is not set in the environment")
+    return found
+
+
+def freeze_provider(row: rows.Provider) -> Provider:
+    """The provider as the hot path uses it. Raises `Unusable` with the reason why it cannot be asked."""
+    if not row.is_active:
+        raise Unusable("switched off")
+    if row.dialect not in DIALECTS:
+        raise Unusable(f"this version does not speak the dialect {row.dialect!r}")
+    if not row.reachable:
+        raise Unusable("it does not answer")
+    return Provider(
+        id=row.pk,
+        name=row.slug,
+        dialect=row.dialect,
+        base_url=expand(row.base_url).rstrip("/"),
+        api_key=credential(row.api_key),
+        groups=frozenset(row.groups),
+        headers=tuple(row.headers.items()),
+        supports=frozenset(row.supports),
+        quirks=frozenset(row.quirks),
+        connect_timeout=row.connect_timeout,
+        first_byte_timeout=row.first_byte_timeout,
+        idle_timeout=row.idle_timeout,
+        total_timeout=row.total_timeout,
+        max_concurrency=row.max_concurrency,
+    )
+
+
+def why_unusable(row: rows.Provider) -> str:
+    """Empty where the provider can be asked."""
+    try:
+        freeze_provider(row)
+    except Unusable as reason:
+        return str(reason)
+    return ""
+
+
+def load() -> Snapshot:
+    """Read the catalog from the database. The version is read first, so that a change in between is seen next time."""
+    current = version()
+    providers: dict[int, Provider] = {}
+    for row in rows.Provider.objects.all():
+        try:
+            providers[row.pk] = freeze_provider(row)
+        except Unusable:
+            continue
+    vendors = {row.pk: Vendor(row.slug, row.name, row.position) for row in rows.Vendor.objects.all()}
+    models: dict[str, Model] = {}
+    routes = Prefetch("routes", rows.Route.objects.select_related("provider"))
+    for model in rows.Model.objects.filter(is_active=True).prefetch_related(routes, "prices"):
+        ways = list(model.routes.all())
+        if not settings.DEMO and ways and all(way.provider.slug == DEMO_PROVIDER for way in ways):
+            continue  # the demonstration never shows where it is switched off
+        models[model.slug] = _freeze_model(model, vendors[model.vendor_id], ways, providers)
+    aliases = {
+        alias.slug: alias.model.slug
+        for alias in rows.Alias.objects.select_related("model")
+        if alias.model.slug in models
+    }
+    default = rows.Catalog.objects.filter(pk=1).values_list("default_model", flat=True).first() or ""
+    return Snapshot(current, models, aliases, default)
+
+
+def _freeze_model(row: rows.Model, vendor: Vendor, ways: list[rows.Route], providers: dict[int, Provider]) -> Model:
+    live = [
+        Route(providers[way.provider_id], way.upstream_model, way.priority, way.weight)
+        for way in sorted(ways, key=lambda way: (way.priority, way.pk))
+        if way.is_active and way.provider_id in providers
+    ]
+    prices = sorted(row.prices.all(), key=lambda price: price.valid_from, reverse=True)
+    return Model(
+        id=row.slug,
+        vendor=vendor,
+        name=row.name or row.slug,
+        description=row.description,
+        context=row.context,
+        output=row.output,
+        enforce=row.limits == rows.Model.Limits.ENFORCE,
+        input_modalities=tuple(row.input_modalities),
+        output_modalities=tuple(row.output_modalities),
+        supports=frozenset(row.supports),
+        fallbacks=tuple(row.fallbacks),
+        routes=tuple(live),
+        prices=tuple(
+            Price(
+                price.valid_from.timestamp(),
+                per_token(price.input),
+                per_token(price.output),
+                per_token(price.cached_input),
+                per_token(price.cache_write),
+            )
+            for price in prices
+        ),
+        created=int(row.created_at.timestamp()),
+    )
