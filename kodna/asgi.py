@@ -1,0 +1,58 @@
+"""The ASGI application: the gateway's own endpoints on the raw path, Django for everything else.
+
+Any ASGI server may run it. Importing this module starts the background thread of this process.
+"""
+
+import atexit
+import gc
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kodna.settings")
+
+from channels.routing import ProtocolTypeRouter
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+_django = get_asgi_application()
+
+from models_catalog.tasks import discover_models
+from proxy import asgi, background, meter
+from proxy.background import Tables
+from proxy.exchange import Gateway
+from proxy.limits import Limiter
+from proxy.status import Status
+from proxy.upstream import Pool
+from proxy.usage import Journal
+
+DISCOVER_SECONDS = 30.0
+
+
+def _start() -> asgi.Application:
+    tables = Tables()
+    journal = Journal(settings.DATA_DIR / "journal", settings.JOURNAL_BYTES)
+    data = background.data_plane(tables, journal)
+    # With Redis, Celery's beat has the periodic jobs: see `kodna.celery`.
+    periodic: background.Rounds = [] if settings.REDIS_URL else [(DISCOVER_SECONDS, discover_models)]
+    jobs = background.Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])
+    for thread in (data, jobs):
+        thread.start()
+        atexit.register(thread.stop)
+    data.settled.wait(10)  # a request before that would find no key
+    return asgi.Application(Gateway(tables, journal, Limiter(), Pool()), Status(tables, data))
+
+
+_gateway = _start()
+
+
+async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Signature by name: Daphne calls with keywords."""
+    await (_gateway if asgi.serves(scope) else _django)(scope, receive, send)
+
+
+application = ProtocolTypeRouter({"http": _http})
+
+# What is loaded by now stays: the collector need not look at it again, and less often at the rest.
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 20, 50)

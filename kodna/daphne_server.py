@@ -1,0 +1,120 @@
+"""Daphne with what a gateway needs: bounded bodies, a deadline for slow ones, bounded buffers for slow readers.
+
+Daphne itself reads a whole body before it calls the application, however long that takes and however large it
+grows, and it writes without waiting for the client. Import this after the event loop policy is set: Daphne makes its
+loop then.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import daphne.server
+from daphne.http_protocol import HTTPFactory, WebRequest
+from django.conf import settings
+
+from proxy import ingress, replies
+from proxy.errors import Refusal
+from proxy.exchange import new_request_id
+
+logger = logging.getLogger(__name__)
+
+MAX_UNSENT = 1024 * 1024  # bytes that wait for a slow reader, per connection
+_POLL_SECONDS = 0.02
+
+
+class Request(WebRequest):
+    """A request whose body is bounded while it arrives. The application refuses it: it sees one byte too many."""
+
+    _parsePOSTFormSubmission = False  # noqa: N815  # Twisted's name: Django reads forms itself
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._opened = time.monotonic()
+        self._received = 0
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
+        self._received += len(data)
+        most = settings.MAX_BODY_BYTES
+        if self._received <= most + len(data):
+            super().handleContentChunk(data)
+        elif self._received > 2 * most:  # what is between is read and thrown away, so that the client sees the answer
+            self._hang_up(ingress.too_large())
+
+    def check_timeouts(self) -> None:
+        """Called every two seconds: a request that is not whole in time is refused."""
+        if not hasattr(self, "request_start") and time.monotonic() - self._opened > settings.BODY_TIMEOUT:
+            self._hang_up(ingress.too_slow())
+
+    def _hang_up(self, refusal: Refusal) -> None:
+        """Answer before the application knows of the request, and close the connection."""
+        if self.channel is None:
+            return
+        body = replies.error_body(refusal)
+        headers = [
+            *replies.error_headers(refusal),
+            (b"x-request-id", new_request_id().encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
+        channel: Any = self.channel
+        channel.transport.write(b"HTTP/1.1 %d Refused\r\n%s\r\n%s" % (refusal.status, lines, body))
+        channel.loseConnection()
+
+
+class Factory(HTTPFactory):
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802  # Twisted's name
+        protocol = super().buildProtocol(addr)
+        protocol.requestFactory = Request
+        return protocol
+
+
+daphne.server.HTTPFactory = Factory  # type: ignore[attr-defined]  # `Server.run` makes it by this name
+
+
+class Server(daphne.server.Server):
+    failed = False
+
+    async def handle_reply(self, protocol: Any, message: Mapping[str, Any]) -> None:
+        await super().handle_reply(protocol, message)
+        if message["type"] == "http.response.body":
+            while _unsent(protocol) > MAX_UNSENT:  # noqa: ASYNC110  # Twisted tells nobody when it has sent
+                await asyncio.sleep(_POLL_SECONDS)
+
+    def listen_error(self, failure: Any) -> None:
+        sys.stderr.write(f"Cannot listen on {settings.HOST}:{settings.PORT}: {failure.getErrorMessage()}\n")
+        sys.stderr.write("Another HOST or PORT can be set in the environment.\n")
+        self.failed = True
+        self.stop()
+
+    def kill_all_applications(self) -> Any:
+        # Daphne's own stumbles over a connection whose request is not whole yet: it has no application.
+        self.connections = {key: value for key, value in self.connections.items() if "application_instance" in value}
+        return super().kill_all_applications()
+
+
+def _unsent(protocol: Any) -> int:
+    """Bytes that Twisted holds for a client which reads too slowly."""
+    channel = getattr(protocol, "channel", None)
+    transport = getattr(channel, "transport", None)
+    if transport is None or not hasattr(transport, "dataBuffer"):
+        return 0
+    return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)  # noqa: SLF001  # no public name
+
+
+def serve(application: Any, host: str, port: int, backlog: int) -> int:
+    """Serve until the process is told to stop. Returns the exit status."""
+    address = host.strip("[]").replace(":", r"\:")
+    server = Server(
+        application,
+        endpoints=[f"tcp:port={port}:interface={address}:backlog={backlog}"],
+        server_name="",
+        request_buffer_size=64 * 1024,
+        verbosity=0,
+    )
+    server.run()
+    return 1 if server.failed else 0

@@ -1,0 +1,57 @@
+"""What `make run` does before it serves: migrate, fill an empty catalog, make the operator and a first key.
+
+Everything is done only where it is missing, so that a second start changes nothing.
+"""
+
+import secrets
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+
+from accounts import keys
+from accounts.models import Account, ApiKey
+from models_catalog import catalog_file
+from models_catalog.models import Provider
+
+OPERATOR = "admin"
+PYTHON = ".venv/bin/python"
+
+
+def prepare() -> str:
+    """Returns the lines to print once the server answers: with the secrets where they were made just now."""
+    call_command("migrate", verbosity=0, interactive=False)
+    if not Provider.objects.exists():
+        catalog_file.load_builtin(demo=settings.DEMO)
+    password, key = _operator(), _first_key()
+    base = settings.PUBLIC_BASE_URL.removesuffix("/v1") or f"http://{settings.PROVIDER_ENV['KODNA_LOOPBACK']}"
+    shown = f"password {password}" if password else f"(forgotten? {PYTHON} manage.py changepassword {OPERATOR})"
+    made = key or f"as before (another: {PYTHON} manage.py keys create --account default)"
+    model = "kodna-demo" if settings.DEMO else "MODEL"
+    return (
+        f"\nDocs     {base}/\n"
+        f"Admin    {base}/admin/  user {OPERATOR}  {shown}\n"
+        f"API key  {made}\n\n"
+        f'curl -N {base}/v1/chat/completions -H "Authorization: Bearer {key or "$KODNA_API_KEY"}" '
+        f"-H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n\n'
+    )
+
+
+def _operator() -> str:
+    """The new operator's password; empty where there is a user already."""
+    users = get_user_model()
+    if users.objects.exists():
+        return ""
+    password = secrets.token_urlsafe(12)
+    users.objects.create_superuser(OPERATOR, password=password)
+    return password
+
+
+def _first_key() -> str:
+    """The new key; empty where there is one already."""
+    if ApiKey.objects.exists():
+        return ""
+    account, _ = Account.objects.get_or_create(name="default")
+    _, text = keys.issue(account, name="first key")
+    return text

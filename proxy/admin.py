@@ -1,0 +1,226 @@
+"""The console's page of requests: to look at only, and quick with millions of rows: nothing here counts them all."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet, Sum
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
+
+from proxy.models import UsageRecord
+
+RECENT = 5_000  # the newest requests, among which a filter looks for names to offer
+CHOICES = 50
+SUMMED = 100_000  # sums run over at most this many requests, the newest
+
+OUTCOME_COLOURS = {
+    "complete": "success",
+    "incomplete": "warning",
+    "cancelled": "info",
+    "failed": "danger",
+    "refused": "warning",
+}
+
+
+def usd(amount: Decimal | None) -> str:
+    """Dollars and cents; below ten cents, six decimals."""
+    if amount is None:
+        return "—"
+    return f"${amount:,.2f}" if amount >= Decimal("0.1") or not amount else f"${amount:.6f}"
+
+
+class RecentValueFilter(admin.SimpleListFilter):
+    """Offers what the newest requests have in this column: to ask the whole table for its values would read it all."""
+
+    field: ClassVar[str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        newest = UsageRecord.objects.order_by("-created_at", "-pk").values_list(self.field, flat=True)
+        found = dict.fromkeys(value for value in newest[:RECENT] if value)
+        names = sorted(list(found)[:CHOICES])
+        chosen = request.GET.get(str(self.parameter_name))
+        if chosen and chosen not in names:
+            names.insert(0, chosen)
+        return [(name, name) for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
+        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+
+
+class ModelFilter(RecentValueFilter):
+    title = "model"
+    field, parameter_name = "model", "model__exact"
+
+
+class ProviderFilter(RecentValueFilter):
+    title = "provider"
+    field, parameter_name = "provider", "provider__exact"
+
+
+class KeyFilter(RecentValueFilter):
+    title = "key"
+    field, parameter_name = "key_prefix", "key_prefix__exact"
+
+
+class AccountFilter(RecentValueFilter):
+    title = "account"
+    field, parameter_name = "account", "account__exact"
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(ModelAdmin):
+    list_display = (*("time", "key", "models_used", "provider", "result", "tokens", "price", "total", "is_stream"),)
+    list_display_links = ("time",)
+    list_filter = (
+        "outcome",
+        ("created_at", admin.DateFieldListFilter),
+        ModelFilter,
+        ProviderFilter,
+        KeyFilter,
+        AccountFilter,
+        "streamed",
+    )
+    list_before_template: Any = "admin/proxy/usagerecord/sums.html"
+    list_fullwidth = True
+    list_per_page = 100
+    list_max_show_all = 0
+    show_full_result_count = False
+    paginator = InfinitePaginator
+    search_fields = ("request_id__exact",)
+    search_help_text = "Request ID"
+    sortable_by = ()
+    actions = None
+    fieldsets = (
+        (None, {"fields": ("request_id", "created_at", "endpoint", "outcome", "status", "error_code")}),
+        ("Who", {"fields": ("key_link", "account", "client")}),
+        ("What", {"fields": ("requested_model", "alias", "model", "provider", "upstream_model", "streamed")}),
+        (
+            "Used",
+            {
+                "fields": (
+                    ("prompt_tokens", "completion_tokens"),
+                    ("cached_tokens", "cache_write_tokens"),
+                    ("reasoning_tokens", "estimated"),
+                    "exact_cost",
+                )
+            },
+        ),
+        ("Time", {"fields": (("first_token_ms", "total_ms"),)}),
+        ("Attempts", {"fields": ("attempts_table",)}),
+    )
+
+    class Media:
+        css: ClassVar = {"all": ("admin_kodna/console.css",)}
+
+    # --- nothing is changed here ---
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        answer = super().changelist_view(request, extra_context)
+        context = getattr(answer, "context_data", None)
+        if context and "cl" in context:
+            context["sums"] = sums(context["cl"].queryset)
+        return answer
+
+    # --- columns ---
+
+    @display(description="time, UTC")
+    def time(self, row: UsageRecord) -> SafeString:
+        full = f"{row.created_at:%Y-%m-%d %H:%M:%S}"
+        return format_html('<span class="kd-number" title="{}">{}</span>', full, full[5:])
+
+    @display(description="key")
+    def key(self, row: UsageRecord) -> SafeString | str:
+        if not row.key_prefix:
+            return row.key_name or "—"
+        prefix = f"{row.key_prefix}…"
+        return format_html('<span title="{}, {}">{}</span>', prefix, row.account, row.key_name or prefix)
+
+    @display(description="model")
+    def models_used(self, row: UsageRecord) -> str:
+        if row.requested_model in ("", row.model) or not row.model:
+            return row.model or row.requested_model or "—"
+        return f"{row.requested_model} → {row.model}"
+
+    @display(description="result", label=OUTCOME_COLOURS)
+    def result(self, row: UsageRecord) -> tuple[str, str]:
+        return row.outcome, f"{row.status} {row.outcome}"
+
+    @display(description="tokens in → out")
+    def tokens(self, row: UsageRecord) -> SafeString:
+        counts = f"{row.prompt_tokens:,} → {row.completion_tokens:,}"
+        return format_html('<span class="kd-number">{}{}</span>', "~" if row.estimated else "", counts)
+
+    @display(description="cost")
+    def price(self, row: UsageRecord) -> SafeString:
+        return format_html('<span class="kd-number">{}</span>', usd(row.cost))
+
+    @display(description="total")
+    def total(self, row: UsageRecord) -> SafeString:
+        return format_html('<span class="kd-number">{} s</span>', f"{row.total_ms / 1000:,.2f}")
+
+    @display(description="stream", boolean=True)
+    def is_stream(self, row: UsageRecord) -> bool:
+        return row.streamed
+
+    # --- the page of one request ---
+
+    @display(description="key")
+    def key_link(self, row: UsageRecord) -> SafeString | str:
+        words = f"{row.key_name or 'no name'} ({row.key_prefix}…)" if row.key_prefix else row.key_name
+        if not row.key_id:
+            return words or "—"
+        url = reverse("admin:accounts_apikey_change", args=[row.key_id])
+        return format_html('<a href="{}" class="text-link">{}</a>', url, words)
+
+    @display(description="cost, USD")
+    def exact_cost(self, row: UsageRecord) -> str:
+        return "no price is known" if row.cost is None else f"{row.cost.normalize():f}"
+
+    @display(description="attempts")
+    def attempts_table(self, row: UsageRecord) -> SafeString | str:
+        """One line per route tried, whatever the recorder noted of it."""
+        lines = [attempt if isinstance(attempt, dict) else {"attempt": attempt} for attempt in row.attempts]
+        names = list(dict.fromkeys(name for line in lines for name in line))
+        if not names:
+            return "none"
+        head = format_html_join("", "<th>{}</th>", ((name.replace("_", " "),) for name in names))
+        body = format_html_join("", "<tr>{}</tr>", ((_cells(line, names),) for line in lines))
+        return format_html(
+            '<div class="kd-scroll"><table class="kd-table"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
+            *(head, body),
+        )
+
+
+def _cells(line: dict[str, Any], names: list[str]) -> SafeString:
+    return format_html_join("", "<td>{}</td>", (("" if line.get(name) is None else line[name],) for name in names))
+
+
+def sums(queryset: QuerySet[UsageRecord]) -> dict[str, Any]:
+    """Over the newest `SUMMED` of these requests: more would make the page wait for a walk through the whole table."""
+    newest = queryset.order_by("-created_at", "-pk").values("prompt_tokens", "completion_tokens", "cost")[:SUMMED]
+    found = newest.aggregate(
+        requests=Count("*"), tokens_in=Sum("prompt_tokens"), tokens_out=Sum("completion_tokens"), cost=Sum("cost")
+    )
+    return {
+        "requests": f"{found['requests']:,}",
+        "tokens_in": f"{found['tokens_in'] or 0:,}",
+        "tokens_out": f"{found['tokens_out'] or 0:,}",
+        "cost": usd(found["cost"]),
+        "bound": f"{SUMMED:,}" if found["requests"] == SUMMED else "",
+    }

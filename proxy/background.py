@@ -1,0 +1,108 @@
+"""The thread beside the event loop: it does for the data plane what touches the database.
+
+It keeps the key table and the catalog fresh (each process learns of a change within `settings.REFRESH_SECONDS`) and
+brings the journal to the disk and into the database. A thread and not a task: it works alike under Daphne, which knows
+no start-up event, and uvicorn; and its database connection is used by nobody else. `kodna.asgi` starts it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from accounts import keys
+from models_catalog import snapshot
+from proxy.usage import Journal
+
+logger = logging.getLogger(__name__)
+
+SYNC_SECONDS = 0.05
+ADOPT_SECONDS = 5.0
+
+
+class Tables:
+    """What a request is decided by: swapped whole, read without a lock. `loaded`: when they were last fresh."""
+
+    def __init__(self) -> None:
+        self.keys = keys.KeyTable(-1, {}, None)
+        self.catalog = snapshot.EMPTY
+        self.loaded = 0.0
+
+    def refresh(self) -> None:
+        """Load what has changed. Raises `DatabaseError`; what was loaded before stays in force."""
+        if keys.version() != self.keys.version:
+            self.keys = keys.load()
+        if snapshot.version() != self.catalog.version:
+            self.catalog = snapshot.load()
+        self.loaded = time.monotonic()
+
+
+Rounds = list[tuple[float, Callable[[], object]]]
+"""Pieces of work, as (seconds between, function). The first round comes at once; infinity: once."""
+
+
+class Background:
+    """A thread that does its rounds until `stop`, and then `last`."""
+
+    def __init__(self, name: str, rounds: Rounds, last: Callable[[], object] | None = None) -> None:
+        self._troubled: Callable[[], object] | None = None
+        self.trouble = ""  # why the database or the disk could not be used, for /health
+        self.settled = threading.Event()  # every piece of work has been tried once
+        self._rounds = rounds
+        self._last = last
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait for the round that runs, and for the last piece of work."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        due = [0.0] * len(self._rounds)
+        while not self._stop.is_set():
+            now = time.monotonic()
+            for number, (seconds, work) in enumerate(self._rounds):
+                if now >= due[number]:
+                    due[number] = now + seconds
+                    self._do(work)
+            self.settled.set()
+            self._stop.wait(max(0.0, min(due) - time.monotonic()))
+        if self._last is not None:
+            self._do(self._last)
+        connection.close()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        """One piece of work; a database or a disk that is away is reported once and tried again."""
+        try:
+            work()
+        except (DatabaseError, OSError) as error:
+            trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            if trouble != self.trouble:
+                logger.error("%s: %s", getattr(work, "__qualname__", work), trouble)
+            self.trouble, self._troubled = trouble, work
+            connection.close()  # the next try connects anew
+        except Exception:  # the thread must outlive a bug in one piece of work; it is logged in full
+            logger.exception("background work failed")
+        else:
+            if self.trouble and work == self._troubled:
+                logger.warning("%s works again", getattr(work, "__qualname__", work))
+                self.trouble = ""
+
+
+def data_plane(tables: Tables, journal: Journal) -> Background:
+    """What keeps a process's tables fresh and its journal moving."""
+    rounds: Rounds = [
+        (settings.REFRESH_SECONDS, tables.refresh),
+        (SYNC_SECONDS, journal.sync),
+        (settings.REFRESH_SECONDS, journal.flush),
+        (ADOPT_SECONDS, journal.adopt),
+    ]
+    return Background("kodna-data", rounds, journal.close)

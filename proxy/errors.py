@@ -1,0 +1,130 @@
+"""Every way in which a request is refused or fails: status, type and code as the README lists them.
+
+One tree. A `Refusal` is the gateway's word to the client. A `ProviderFault` is what went wrong at one provider: another
+may help, and only when none is left does it become the client's answer.
+"""
+
+
+class Refusal(Exception):
+    """The answer to a request that ends here. `retry_after` in seconds; `retry` False: another try cannot help."""
+
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.retry = retry
+        if code is not None:
+            self.code = code
+
+
+class BadRequest(Refusal):
+    pass
+
+
+class InvalidJson(BadRequest):
+    code = "invalid_json"
+
+
+class BadKey(Refusal):
+    status, type, code = 401, "authentication_error", "invalid_api_key"
+
+
+class Forbidden(Refusal):
+    status, type = 403, "permission_error"
+
+
+class NotFound(Refusal):
+    status, type, code = 404, "invalid_request_error", "not_found_error"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class MethodNotAllowed(Refusal):
+    status, code = 405, "method_not_allowed"
+
+
+class BodyTimeout(Refusal):
+    status, code = 408, "request_timeout"
+
+
+class TooLarge(Refusal):
+    status, code = 413, "request_too_large"
+
+
+class RateLimited(Refusal):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class Unavailable(Refusal):
+    status, type, code = 503, "api_error", "provider_unavailable"
+
+
+class AllFailed(Refusal):
+    status, type, code = 502, "api_error", "provider_error"
+
+
+class AllTimedOut(Refusal):
+    status, type, code = 504, "api_error", "provider_timeout"
+
+
+class Internal(Refusal):
+    status, type, code = 500, "server_error", "internal_error"
+
+
+class ProviderFault(Exception):
+    """What went wrong at one provider. `message` may go to a client: it holds no credential and no address.
+
+    `reason` is one word for the record: connect, timeout, broken, status, malformed, error.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ProviderRefusal(Refusal):
+    """A provider's own 4xx about the request itself: it reaches the client as it is, and no other route is tried."""
+
+    def __init__(self, status: int, error: dict[str, object]) -> None:
+        message = error.get("message")
+        super().__init__(message if isinstance(message, str) else "the provider refused the request")
+        self.status = status
+        self.type = str(error.get("type") or "invalid_request_error")
+        param, code = error.get("param"), error.get("code")
+        self.param = param if isinstance(param, str) else None
+        self.code = None if code is None else str(code)
+
+
+def after_all(faults: list[ProviderFault], model: str) -> Refusal:
+    """The client's answer once no route is left: the last fault decides, and a provider's 429 stays one."""
+    last = faults[-1]
+    waits = [fault.retry_after for fault in faults if fault.status == 429 and fault.retry_after is not None]
+    who = "All providers" if len(faults) > 1 else "The provider"
+    tried = f"{who} failed for model {model!r}"
+    if all(fault.status == 429 for fault in faults):
+        message = f"{tried}: its own rate limit is reached, not yours. {last.message}"
+        return RateLimited(message, retry_after=min(waits, default=1.0))
+    message = f"{tried}: {last.message}"
+    if last.reason == "timeout":
+        return AllTimedOut(message)
+    return AllFailed(message)

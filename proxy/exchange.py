@@ -1,0 +1,259 @@
+"""One request's bookkeeping: its record, its headers, and what has been sent to the client so far.
+
+`relay` tells the story; an `Exchange` keeps the facts. Whatever happens, `close` leaves exactly one record.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+from accounts.keys import Key
+from models_catalog import pricing
+from models_catalog.pricing import Price
+from proxy import meter, replies
+from proxy.background import Tables
+from proxy.errors import AllFailed, Refusal
+from proxy.formats.openai_chat import KEEPALIVE, Answer, ChatStream, Pricer, Usage, error_event
+from proxy.ingress import Envelope, Scope, Send, header
+from proxy.limits import Lease, Limiter
+from proxy.models import UsageRecord
+from proxy.outgoing import clamped
+from proxy.routing import Attempt, Target
+from proxy.upstream import Pool
+from proxy.usage import Attempt as AttemptRecord
+from proxy.usage import Journal, Record
+
+logger = logging.getLogger(__name__)
+
+CLIENT_GONE = 499  # nginx's status for a client that left
+Outcome = UsageRecord.Outcome
+
+
+@dataclass(slots=True)
+class Gateway:
+    """What the requests of one process share."""
+
+    tables: Tables
+    journal: Journal
+    limiter: Limiter
+    pool: Pool
+
+
+class Exchange:
+    """`started`: the status is out. `delivering`: content is, no other route can answer. `gone`: the client left."""
+
+    def __init__(self, gateway: Gateway, scope: Scope, send: Send) -> None:
+        self.gateway = gateway
+        self.gone = False
+        self.started = False
+        self.delivering = False
+        self.lease: Lease | None = None
+        self.pricer: Pricer = meter.pricer(None)
+        self.record = Record(
+            request_id=new_request_id(),
+            created=time.time(),
+            client=header(scope, b"user-agent")[:100].decode("latin-1"),
+        )
+        self._scope = scope
+        self._send = send
+        self._task = asyncio.current_task()
+        self._begun = time.perf_counter()
+        self._asked = 0.0  # when the provider was asked
+        self._answered = 0.0  # when its first byte came
+        self._recorded = False
+        self._finished = False
+        self._key: Key | None = None
+        self._envelope: Envelope | None = None
+        self._attempt: Attempt | None = None
+        self._price: Price | None = None
+        self._stream: ChatStream | None = None
+        self._keepalive: asyncio.Task[None] | None = None
+
+    # --- what becomes known ------------------------------------------------------------------------------------------
+
+    def belongs_to(self, key: Key) -> None:
+        self._key = key
+        record = self.record
+        record.key_id, record.key_prefix, record.key_name = key.id or None, key.prefix, key.name
+        record.account_id, record.account = key.account_id, key.account
+
+    def asks(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self.record.requested_model = envelope.model[:200]
+        self.record.streamed = envelope.stream
+
+    def resolved(self, target: Target) -> None:
+        self.record.model = target.model.id
+        self.record.alias = target.alias
+
+    def tries(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._asked = time.perf_counter()
+        self._price = pricing.in_force(attempt.model.prices, self.record.created)
+        self.pricer = meter.pricer(self._price)
+        record = self.record
+        record.model = attempt.model.id
+        record.provider = attempt.route.provider.name
+        record.upstream_model = attempt.route.model
+
+    def tried(self, reason: str = "", status: int | None = None) -> None:
+        if self._attempt is not None:
+            route = self._attempt.route
+            spent = round((time.perf_counter() - self._asked) * 1000, 3)
+            self.record.attempts.append(AttemptRecord(route.provider.name, route.model, spent, status or 0, reason))
+            self._attempt = None if reason else self._attempt
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    async def send_answer(self, answer: Answer, answered: float) -> None:
+        """A plain answer, whole."""
+        self._answered = answered or time.perf_counter()
+        self._complete(answer.usage, answer.text)
+        await self._start(200, [(b"content-type", b"application/json"), _length(answer.body)])
+        await self._last(answer.body)
+
+    async def begin_stream(self, stream: ChatStream, answered: float) -> None:
+        self._stream = stream
+        self._answered = answered
+        self.delivering = True
+        await self._start_stream()
+
+    async def send_piece(self, data: bytes) -> None:
+        if data:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self, data: bytes) -> None:
+        """The last bytes of a stream that came to its end, or whose last event is the provider's error."""
+        stream = self._stream
+        assert stream is not None
+        if stream.error is None:
+            self._complete(stream.usage, stream.text())
+        else:
+            self._partial(Outcome.INCOMPLETE, 200, AllFailed.code or "")
+        await self._last(data)
+
+    def keep_alive(self) -> None:
+        """The provider has been silent for a while: a comment, so that nothing between here and the client gives up."""
+        if self._keepalive is None or self._keepalive.done():
+            self._keepalive = asyncio.create_task(self._comment())
+
+    async def _comment(self) -> None:
+        await self._start_stream()
+        await self.send_piece(KEEPALIVE)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """The error as the answer; as an event, where a stream has begun."""
+        record = self.record
+        if self.delivering:
+            self._partial(Outcome.INCOMPLETE, 200, refusal.code or refusal.type)
+        else:
+            tried = bool(record.attempts)
+            outcome = Outcome.FAILED if tried and refusal.status >= 429 else Outcome.REFUSED
+            self._record(outcome, refusal.status, refusal.code or refusal.type)
+        if self._finished:
+            return
+        if self.started:
+            await self._last(error_event(refusal.message, refusal.type, refusal.code))
+            return
+        body = replies.error_body(refusal)
+        limits = self.gateway.limiter.headers(self._key) if self._key is not None and self.lease is None else []
+        await self._start(refusal.status, [*replies.error_headers(refusal), _length(body), *limits])
+        await self._last(body)
+
+    def left(self) -> None:
+        """The client has gone: end the work for it, the provider's connection first of all."""
+        if not self._finished and self._task is not None:
+            self.gone = True
+            self._task.cancel()
+
+    def interrupted(self) -> None:
+        """Record what was used until the client left or the server went down."""
+        if self.gone:
+            self._partial(Outcome.CANCELLED, CLIENT_GONE, "client_gone")
+            if self._task is not None:
+                self._task.uncancel()
+        else:
+            self._partial(Outcome.INCOMPLETE, 503, "server_stopped")
+
+    def close(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        self._finished = True
+
+    # --- the wire ----------------------------------------------------------------------------------------------------
+
+    async def _start_stream(self) -> None:
+        if not self.started:
+            await self._start(200, replies.STREAM_HEADERS)
+
+    async def _start(self, status: int, headers: replies.Headers) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers + self._headers()})
+
+    async def _last(self, data: bytes) -> None:
+        self._finished = True
+        await self._send({"type": "http.response.body", "body": data})
+
+    def _headers(self) -> replies.Headers:
+        headers = replies.common(self.record.request_id, self._scope)
+        if self.lease is not None:
+            headers += self.lease.headers()
+        attempt = self._attempt
+        if attempt is not None and self._envelope is not None:
+            headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt))
+        now = time.perf_counter()
+        waited = ((self._answered or now) - self._asked) if self._asked else 0.0
+        headers.append((b"server-timing", b"gateway;dur=%.2f" % ((now - self._begun - waited) * 1000)))
+        return headers
+
+    # --- the record --------------------------------------------------------------------------------------------------
+
+    def _complete(self, usage: Usage | None, said: str) -> None:
+        self.tried(status=200)
+        self._use(usage, said)
+        self._record(Outcome.COMPLETE, 200, "")
+
+    def _partial(self, outcome: Outcome, status: int, code: str) -> None:
+        """Of a broken stream: what was delivered is what was used."""
+        if self._attempt is not None and not self._recorded:
+            self.tried(outcome.value)
+        stream = self._stream
+        if stream is not None and not self._recorded:
+            self._use(stream.usage, stream.text())
+        self._record(outcome, status, code)
+
+    def _use(self, usage: Usage | None, said: str) -> None:
+        record = self.record
+        if usage is None:
+            assert self._envelope is not None
+            usage = meter.counted(self._envelope.members, said)
+            record.estimated = True
+        record.prompt_tokens, record.completion_tokens = usage.prompt, usage.completion
+        record.cached_tokens, record.cache_write_tokens = usage.cached, usage.written
+        record.reasoning_tokens = usage.reasoning
+        record.cost = meter.cost(self._price, usage)
+
+    def _record(self, outcome: Outcome, status: int, code: str) -> None:
+        """One line in the journal, before the last byte goes out. Of a request without a known key there is none."""
+        if self._recorded or self._key is None:
+            return
+        self._recorded = True
+        record = self.record
+        record.outcome, record.status, record.error_code = outcome.value, status, code[:60]
+        record.total_ms = round((time.perf_counter() - self._begun) * 1000, 3)
+        if self._answered:
+            record.first_token_ms = round((self._answered - self._begun) * 1000, 3)
+        self.gateway.journal.append(record)
+
+
+def new_request_id() -> str:
+    """Sorts by time: milliseconds, then 10 random bytes."""
+    return f"req_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def _length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", b"%d" % len(body)

@@ -1,0 +1,245 @@
+"""From the client's bytes to a question that can be routed: key, body, envelope. Each function refuses in its own way.
+
+Called by `relay` only.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from accounts import keys
+from accounts.keys import Key, KeyTable
+from proxy import errors
+from proxy.formats.splice import Malformed, Members
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+OWN_FIELDS = frozenset({"group", "models", "previous_request_id"})
+_TOKENS = ("max_completion_tokens", "max_tokens")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
+
+
+def authenticate(scope: Scope, table: KeyTable) -> Key:
+    """The key of a request: `Authorization: Bearer` or `x-api-key`. Raises `BadKey` (401), `Forbidden` (403)."""
+    text = b""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, credential = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                text = credential.strip()
+                break
+        elif name == b"x-api-key":
+            text = value.strip()
+    if not text:
+        if table.anonymous is not None:
+            return _usable(table.anonymous, scope)
+        raise errors.BadKey("No API key. Send it as `Authorization: Bearer sk-kodna-…`.", retry=False)
+    key = table.by_digest.get(keys.digest(text))
+    if key is None:
+        if not keys.well_formed(text.decode("latin-1")):
+            raise errors.BadKey("This is not a key of this service: check that it was copied whole.", retry=False)
+        raise errors.BadKey("This API key is not known or was revoked.", retry=False)
+    return _usable(key, scope)
+
+
+def _usable(key: Key, scope: Scope) -> Key:
+    if not key.is_active:
+        raise errors.BadKey("This API key is switched off.", retry=False)
+    if key.expires and key.expires <= time.time():
+        raise errors.BadKey("This API key has expired.", retry=False)
+    if key.networks and not key.admits(client_address(scope)):
+        raise errors.Forbidden("This API key may not be used from this address.", code="ip_not_allowed", retry=False)
+    return key
+
+
+def client_address(scope: Scope) -> str:
+    """The client's IP address: the connection's own, or what a trusted proxy says in `x-forwarded-for`."""
+    peer = str(scope["client"][0]) if scope.get("client") else ""
+    hops = [hop.strip() for hop in header(scope, b"x-forwarded-for").decode("latin-1").split(",") if hop.strip()]
+    while _trusted(peer) and hops:
+        peer = hops.pop()
+    return peer
+
+
+def _trusted(address: str) -> bool:
+    if not settings.TRUSTED_PROXIES:
+        return False
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in ipaddress.ip_network(network) for network in settings.TRUSTED_PROXIES)
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole body. Raises `TooLarge` (413), `BodyTimeout` (408), `ClientGone`."""
+    most = settings.MAX_BODY_BYTES
+    declared = header(scope, b"content-length")
+    if declared.isdigit() and int(declared) > most:
+        raise too_large()
+    message = await _first(receive)
+    body = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _rest(body, receive, most)
+    if len(body) > most:
+        raise too_large()
+    return bytes(body)
+
+
+def too_large() -> errors.TooLarge:
+    megabytes = f"{settings.MAX_BODY_BYTES / 1024 / 1024:g}"
+    return errors.TooLarge(f"The request body is larger than {megabytes} MB.", retry=False)
+
+
+def too_slow() -> errors.BodyTimeout:
+    return errors.BodyTimeout(f"The request body did not arrive within {settings.BODY_TIMEOUT:g} seconds.")
+
+
+async def _first(receive: Receive) -> Mapping[str, Any]:
+    try:
+        async with asyncio.timeout(settings.BODY_TIMEOUT):
+            return _present(await receive())
+    except TimeoutError:
+        raise too_slow() from None
+
+
+async def _rest(body: bytes, receive: Receive, most: int) -> bytes:
+    pieces, size = [body], len(body)
+    try:
+        async with asyncio.timeout(settings.BODY_TIMEOUT):
+            while True:
+                message = _present(await receive())
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > most:
+                    raise too_large()
+                if not message.get("more_body"):
+                    return b"".join(pieces)
+    except TimeoutError:
+        raise too_slow() from None
+
+
+def _present(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message
+
+
+@dataclass(slots=True)
+class Envelope:
+    """What routing and metering need of a chat request; everything else stays in `members` as it came."""
+
+    members: Members
+    model: str = ""
+    stream: bool = False
+    usage_asked: bool = False
+    max_tokens: tuple[str, int] | None = None  # the field that bounds the output, and its value
+    groups: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+def read_envelope(body: bytes) -> Envelope:
+    """Raises `BadRequest` (400) that names the field."""
+    try:
+        members = Members(body)
+        members.places()
+    except Malformed as error:
+        raise errors.InvalidJson(f"The body is not a JSON object: {error}.", retry=False) from None
+    envelope = Envelope(members)
+    if "model" in members:
+        envelope.model = _read(members, "model", str, "a string")
+        if not envelope.model:
+            raise _wrong("model", "a model's ID", "an empty string")
+    if "stream" in members:
+        envelope.stream = bool(_read(members, "stream", bool | None, "true or false"))
+    if envelope.stream and "stream_options" in members:
+        envelope.usage_asked = _usage_asked(members)
+    _check_messages(members)
+    for name in _TOKENS:
+        if name in members and envelope.max_tokens is None:
+            envelope.max_tokens = _bound(members, name)
+    if not OWN_FIELDS.isdisjoint(members):
+        _read_own(envelope, members)
+    return envelope
+
+
+def _usage_asked(members: Members) -> bool:
+    options = _read(members, "stream_options", dict[str, Any] | None, "an object") or {}
+    asked = options.get("include_usage")
+    if asked is not None and not isinstance(asked, bool):
+        raise _wrong("stream_options.include_usage", "true or false", "something else")
+    return bool(asked)
+
+
+def _bound(members: Members, name: str) -> tuple[str, int] | None:
+    value = _read(members, name, int | None, "a whole number")
+    if value is not None and value < 1:
+        raise _wrong(name, "1 or more", str(value))
+    return None if value is None else (name, value)
+
+
+def _check_messages(members: Members) -> None:
+    if "messages" not in members:
+        code = "missing_required_parameter"
+        raise errors.BadRequest("'messages' is missing.", param="messages", code=code, retry=False)
+    raw = memoryview(members["messages"])
+    if raw[0] != ord("["):
+        raise _wrong("messages", "an array of messages", _kind(bytes(raw[:1])))
+    for position, message in enumerate(msgspec.json.decode(raw, type=list[msgspec.Raw])):
+        first = bytes(memoryview(message)[:1])
+        if first != b"{":
+            raise _wrong(f"messages[{position}]", "an object", _kind(first))
+    if len(raw) == 2 or not bytes(raw[1:-1]).strip():
+        raise _wrong("messages", "at least one message", "an empty array")
+
+
+def _read_own(envelope: Envelope, members: Members) -> None:
+    if "group" in members:
+        group = _read(members, "group", str | list[str] | None, "a string or an array of strings")
+        envelope.groups = (group,) if isinstance(group, str) else tuple(group or ())
+    if "models" in members:
+        envelope.models = tuple(_read(members, "models", list[str] | None, "an array of model IDs") or ())
+        if len(envelope.models) > 16:
+            raise _wrong("models", "at most 16 model IDs", f"{len(envelope.models)} of them")
+    if "previous_request_id" in members:
+        _read(members, "previous_request_id", str | None, "a string")
+
+
+def _read(members: Members, name: str, kind: Any, words: str) -> Any:
+    try:
+        return msgspec.json.decode(members[name], type=kind)
+    except msgspec.ValidationError:
+        raise _wrong(name, words, _kind(bytes(memoryview(members[name])[:1]))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise errors.InvalidJson(f"'{name}' cannot be read: {error}.", param=name, retry=False) from None
+
+
+_KINDS = {b"{": "an object", b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n": "null"}
+
+
+def _kind(first: bytes) -> str:
+    return _KINDS.get(first, "a number")
+
+
+def _wrong(name: str, expected: str, found: str) -> errors.BadRequest:
+    return errors.BadRequest(
+        f"Invalid '{name}': expected {expected}, found {found}.", param=name, code="invalid_value", retry=False
+    )

@@ -1,0 +1,59 @@
+"""`/health`, `/health/live`, `/health/ready`: whether this process can serve. No key, no database. Called by `asgi`."""
+
+from collections.abc import Mapping
+
+import msgspec
+from django.conf import settings
+
+from proxy import replies
+from proxy.background import Background, Tables
+from proxy.exchange import new_request_id
+from proxy.ingress import Receive, Scope, Send
+
+
+class Status:
+    def __init__(self, tables: Tables, background: Background) -> None:
+        self._tables = tables
+        self._background = background
+
+    async def whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        config, models = self._config(), self._models()
+        states = {config["status"], models["status"]}
+        status = next(word for word in ("unhealthy", "degraded", "healthy") if word in states)
+        body = {"status": status, "services": {"config": config, "models": models}, "version": settings.VERSION}
+        await _answer(scope, send, 503 if status == "unhealthy" else 200, body)
+
+    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The process runs: restart it if this does not answer."""
+        await _answer(scope, send, 200, {"status": "live"})
+
+    async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Keys and catalog are loaded: requests may be sent here. A database that goes away later changes nothing."""
+        ready = bool(self._tables.loaded)
+        await _answer(scope, send, 200 if ready else 503, {"status": "ready" if ready else "starting"})
+
+    def _config(self) -> dict[str, str]:
+        if not self._tables.loaded:
+            return _service("config", "unhealthy", "keys and catalog are not loaded yet")
+        if self._background.trouble:
+            return _service("config", "degraded", "the database or the disk is away: known keys and models work on")
+        return _service("config", "healthy", "keys and catalog are up to date")
+
+    def _models(self) -> dict[str, str]:
+        catalog = self._tables.catalog
+        live = sum(1 for model in catalog.models.values() if model.routes)
+        message = f"{live} of {len(catalog.models)} models have a provider"
+        return _service("models", "healthy" if live else "degraded", message)
+
+
+def _service(name: str, status: str, message: str) -> dict[str, str]:
+    return {"name": name, "status": status, "message": message}
+
+
+async def _answer(scope: Scope, send: Send, status: int, body: Mapping[str, object]) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        *replies.common(new_request_id(), scope),
+    ]
+    await replies.answer(send, status, headers, msgspec.json.encode(body))

@@ -1,0 +1,252 @@
+"""The provider's side of a request: one connection pool per provider, timeouts, and faults in one vocabulary.
+
+The only module that imports httpx. httpx is the face (Request, Response, exceptions; `httpx.MockTransport` in tests),
+aiohttp the engine: httpx-aiohttp's transport is called directly, without the client's layers (cookies, redirects, auth)
+that a gateway does not need. Called by `relay`.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import time
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import httpx
+from django.conf import settings
+from httpx_aiohttp import AiohttpTransport
+
+from models_catalog.snapshot import Provider
+from proxy.errors import ProviderFault
+
+Transport = httpx.AsyncBaseTransport
+_USER_AGENT = f"kodna/{settings.VERSION}"
+_DRAIN_SECONDS = 1.0
+
+
+class Timer:
+    """Ends a task's wait for a provider: one timer per exchange, moved without being set anew.
+
+    `wait(seconds)` before each read, `rest()` after it. When a wait lasts too long, or the exchange as a whole, the
+    task is cancelled and `expired` says why. Every `settings.KEEPALIVE_SECONDS` of waiting `on_silence` is called.
+    """
+
+    __slots__ = ("_due", "_end", "_handle", "_loop", "_on_silence", "_since", "_task", "expired")
+
+    def __init__(self, total: float, on_silence: Callable[[], None] | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._end = self._loop.time() + total
+        self._due = self._since = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+        self._on_silence = on_silence
+        self.expired = ""
+
+    def wait(self, seconds: float) -> None:
+        self._since = now = self._loop.time()
+        self._due = now + seconds
+        if self._handle is None:
+            self._arm(now)
+
+    def rest(self) -> None:
+        self._due = 0.0
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self, now: float) -> None:
+        due = min(self._due, self._end) if self._due else self._end
+        if self._on_silence is not None and self._due:
+            due = min(due, max(now, self._since) + settings.KEEPALIVE_SECONDS)
+        self._handle = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if now >= self._end or (self._due and now >= self._due):
+            self._handle = None
+            self.expired = "total" if now >= self._end else "wait"
+            self._task.cancel()
+            return
+        if self._on_silence is not None and self._due and now - self._since >= settings.KEEPALIVE_SECONDS:
+            self._on_silence()
+            self._arm(now)
+            return
+        self._arm(min(now, self._since) if self._due else now)
+
+
+class Pool:
+    """The transports of this process, one per provider; a provider that changed gets a new one."""
+
+    def __init__(self, transport: Transport | None = None) -> None:
+        self._fixed = transport
+        self._transports: dict[tuple[int, str, float], Transport] = {}
+
+    def transport(self, provider: Provider) -> Transport:
+        if self._fixed is not None:
+            return self._fixed
+        key = (provider.id, provider.base_url, provider.connect_timeout)
+        found = self._transports.get(key)
+        if found is None:
+            found = self._transports[key] = AiohttpTransport(client=_session)
+        return found
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+        read_bufsize=64 * 1024,
+    )
+
+
+class Call:
+    """What does not change from request to request: made once per provider and path, kept with the snapshot."""
+
+    __slots__ = ("extensions", "headers", "url")
+
+    def __init__(self, provider: Provider, path: str) -> None:
+        self.url = httpx.URL(provider.base_url + path)
+        headers = {
+            "content-type": "application/json",
+            "accept": "*/*",
+            "accept-encoding": "identity",  # bytes pass through: nothing is to be unpacked
+            "user-agent": _USER_AGENT,
+        }
+        if provider.api_key:
+            headers["authorization"] = f"Bearer {provider.api_key}"
+        headers.update({name.lower(): value for name, value in provider.headers})
+        self.headers = httpx.Headers(headers)
+        self.extensions = {"timeout": {"connect": provider.connect_timeout, "pool": provider.connect_timeout}}
+
+
+_calls: dict[Provider, dict[str, Call]] = {}
+
+
+def _call(provider: Provider, path: str) -> Call:
+    calls = _calls.get(provider)
+    if calls is None:
+        if len(_calls) > 1000:  # of providers that have changed since
+            _calls.clear()
+        calls = _calls[provider] = {}
+    call = calls.get(path)
+    if call is None:
+        call = calls[path] = Call(provider, path)
+    return call
+
+
+class Upstream:
+    """One answer of a provider, being read. `status` and `header()` are known; `read()` gives the next bytes."""
+
+    __slots__ = ("_body", "_idle", "_provider", "_response", "_timer", "began", "status")
+
+    def __init__(self, provider: Provider, response: httpx.Response, timer: Timer) -> None:
+        self._provider = provider
+        self._response = response
+        self._timer = timer
+        self._idle = provider.first_byte_timeout
+        stream = response.stream
+        # A provider that packs its answer all the same is unpacked by httpx.
+        packed = response.headers.get("content-encoding", "identity") not in {"", "identity"}
+        self._body: AsyncIterator[bytes] = (
+            response.aiter_bytes() if packed else stream.__aiter__()  # type: ignore[union-attr]
+        )
+        self.status = response.status_code
+        self.began = 0.0
+
+    def header(self, name: str) -> str:
+        return str(self._response.headers.get(name, ""))
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end. Raises `ProviderFault` (timeout, broken)."""
+        self._timer.wait(self._idle)
+        try:
+            data = await anext(self._body)
+        except StopAsyncIteration:
+            return b""
+        except asyncio.CancelledError:
+            _raise_expired(self._timer)
+            raise
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+            raise ProviderFault("broken", "the connection to the provider broke off.") from error
+        finally:
+            self._timer.rest()
+        if not self.began:
+            self.began = time.perf_counter()
+            self._idle = self._provider.idle_timeout
+        return data
+
+    async def read_all(self, most: int) -> bytes:
+        pieces, size = [], 0
+        while piece := await self.read():
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise ProviderFault("malformed", "the provider's answer is too large.")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def finish(self) -> None:
+        """Read on to the end of an answer that has been delivered, so that its connection can serve again."""
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while await anext(self._body, b""):
+                    pass
+        except (TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError):
+            return  # it will be closed instead of kept: nothing is lost by it
+
+    async def close(self) -> None:
+        """Let go of the connection: kept where the answer was read to its end, closed at once otherwise."""
+        self._timer.stop()
+        with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError, OSError):  # it is being thrown away
+            await self._response.aclose()
+
+
+async def open_upstream(
+    pool: Pool, provider: Provider, path: str, body: bytes, on_silence: Callable[[], None] | None = None
+) -> Upstream:
+    """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken)."""
+    call = _call(provider, path)
+    timer = Timer(provider.total_timeout, on_silence)
+    request = httpx.Request("POST", call.url, headers=call.headers, content=body, extensions=call.extensions)
+    timer.wait(provider.first_byte_timeout)
+    try:
+        response = await pool.transport(provider).handle_async_request(request)
+    except asyncio.CancelledError:
+        timer.stop()
+        _raise_expired(timer)
+        raise
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        timer.stop()
+        raise ProviderFault("connect", "the provider cannot be reached.") from error
+    except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
+        timer.stop()
+        raise ProviderFault("broken", "the connection to the provider broke off.") from error
+    timer.rest()
+    return Upstream(provider, response, timer)
+
+
+def _raise_expired(timer: Timer) -> None:
+    if not timer.expired:
+        return
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    raise ProviderFault("timeout", "the provider did not answer in time.") from None
+
+
+def retry_after(value: str) -> float | None:
+    """Seconds from a `retry-after` header: a number or a date. None where there is none that makes sense."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return seconds if 0 <= seconds < 7 * 86400 else None
