@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -25,6 +26,9 @@ BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RANDOM = 37
 CHECKSUM = 6
 SHOWN = len(MARK) + 8  # how much of a key is kept readable
+SOON = timedelta(days=7)  # a key that ends within this is "expiring"
+
+_PEPPER = settings.KEY_PEPPER
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -52,7 +56,7 @@ def well_formed(key: str) -> bool:
 
 
 def digest(key: bytes) -> bytes:
-    return hmac.digest(settings.KEY_PEPPER, key, "sha256")
+    return hmac.digest(_PEPPER, key, "sha256")
 
 
 # --- control plane ---------------------------------------------------------------------------------------------------
@@ -74,7 +78,15 @@ def seal(key: ApiKey) -> str:
 
 
 def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
-    """A new key with the old one's rights and limits; the old one works until `grace` is over."""
+    """A new key with the old one's rights and limits; the old one works until `grace` is over.
+
+    Raises `ValidationError` for a key that no longer works: the new one would bring a refused client back, or, with
+    the old one's expiry, never work.
+    """
+    if not old.is_active:
+        raise ValidationError("This key is switched off: enable it first, or make a new one.")
+    if old.is_expired:
+        raise ValidationError("This key has expired: make a new one.")
     copied = ("name", "allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "notes")
     with transaction.atomic():
         fields = {name: getattr(old, name) for name in copied}
@@ -84,6 +96,19 @@ def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
             old.expires_at = end
             old.save(update_fields=["expires_at"])
     return new, text
+
+
+def state(key: ApiKey) -> str:
+    """One of: active, expiring, expired, off, account off."""
+    if not key.is_active:
+        return "off"
+    if not key.account.is_active:
+        return "account off"
+    if key.is_expired:
+        return "expired"
+    if key.expires_at is not None and key.expires_at <= timezone.now() + SOON:
+        return "expiring"
+    return "active"
 
 
 def touch(used: dict[int, datetime]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import Count, QuerySet, Sum
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -112,7 +112,7 @@ class UsageRecordAdmin(ModelAdmin):
                 )
             },
         ),
-        ("Time", {"fields": (("first_token_ms", "total_ms"),)}),
+        ("Time", {"fields": (("first_token", "whole"),)}),
         ("Attempts", {"fields": ("attempts_table",)}),
     )
 
@@ -174,9 +174,9 @@ class UsageRecordAdmin(ModelAdmin):
     def total(self, row: UsageRecord) -> SafeString:
         return format_html('<span class="kd-number">{} s</span>', f"{row.total_ms / 1000:,.2f}")
 
-    @display(description="stream", boolean=True)
-    def is_stream(self, row: UsageRecord) -> bool:
-        return row.streamed
+    @display(description="stream")
+    def is_stream(self, row: UsageRecord) -> str:
+        return "yes" if row.streamed else ""
 
     # --- the page of one request ---
 
@@ -191,6 +191,14 @@ class UsageRecordAdmin(ModelAdmin):
     @display(description="cost, USD")
     def exact_cost(self, row: UsageRecord) -> str:
         return "no price is known" if row.cost is None else f"{row.cost.normalize():f}"
+
+    @display(description="first token")
+    def first_token(self, row: UsageRecord) -> str:
+        return "—" if row.first_token_ms is None else f"{row.first_token_ms:,.1f} ms"
+
+    @display(description="total")
+    def whole(self, row: UsageRecord) -> str:
+        return f"{row.total_ms:,.1f} ms"
 
     @display(description="attempts")
     def attempts_table(self, row: UsageRecord) -> SafeString | str:

@@ -90,18 +90,61 @@ def _trusted(address: str) -> bool:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises `TooLarge` (413), `BodyTimeout` (408), `ClientGone`."""
+    """The whole body. Raises `TooLarge` (413), `BodyTimeout` (408), `ClientGone`.
+
+    What is somewhat too large is read and thrown away first: many clients see an answer only once they have sent.
+    """
     most = settings.MAX_BODY_BYTES
     declared = header(scope, b"content-length")
-    if declared.isdigit() and int(declared) > most:
+    if declared.isdigit() and int(declared) > 2 * most:
         raise too_large()
-    message = await _first(receive)
-    body = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _rest(body, receive, most)
-    if len(body) > most:
-        raise too_large()
-    return bytes(body)
+    pieces, size = [], 0
+    deadline = _Deadline(settings.BODY_TIMEOUT)
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size <= most:
+                pieces.append(piece)
+            elif size > 2 * most or not message.get("more_body"):
+                raise too_large()
+            if not message.get("more_body"):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except asyncio.CancelledError:
+        if deadline.passed():
+            raise too_slow() from None
+        raise
+    finally:
+        deadline.cancel()
+
+
+class _Deadline:
+    """`asyncio.timeout` for the hot path, at a fifth of its price."""
+
+    __slots__ = ("_fired", "_handle", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._fired = False
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._fired = True
+        self._task.cancel()
+
+    def passed(self) -> bool:
+        """Whether this is what cancelled the task; the task goes on then."""
+        if self._fired:
+            self._task.uncancel()
+        return self._fired
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 def too_large() -> errors.TooLarge:
@@ -111,36 +154,6 @@ def too_large() -> errors.TooLarge:
 
 def too_slow() -> errors.BodyTimeout:
     return errors.BodyTimeout(f"The request body did not arrive within {settings.BODY_TIMEOUT:g} seconds.")
-
-
-async def _first(receive: Receive) -> Mapping[str, Any]:
-    try:
-        async with asyncio.timeout(settings.BODY_TIMEOUT):
-            return _present(await receive())
-    except TimeoutError:
-        raise too_slow() from None
-
-
-async def _rest(body: bytes, receive: Receive, most: int) -> bytes:
-    pieces, size = [body], len(body)
-    try:
-        async with asyncio.timeout(settings.BODY_TIMEOUT):
-            while True:
-                message = _present(await receive())
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > most:
-                    raise too_large()
-                if not message.get("more_body"):
-                    return b"".join(pieces)
-    except TimeoutError:
-        raise too_slow() from None
-
-
-def _present(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    return message
 
 
 @dataclass(slots=True)

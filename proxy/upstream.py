@@ -1,20 +1,20 @@
 """The provider's side of a request: one connection pool per provider, timeouts, and faults in one vocabulary.
 
-The only module that imports httpx. httpx is the face (Request, Response, exceptions; `httpx.MockTransport` in tests),
-aiohttp the engine: httpx-aiohttp's transport is called directly, without the client's layers (cookies, redirects, auth)
-that a gateway does not need. Called by `relay`.
+The only module that imports httpx. httpx is the face (Request, Response, transports: `httpx.MockTransport` serves in
+tests), aiohttp the engine: `Engine` is a transport of ours, called directly, without the client's layers (cookies,
+redirects, auth) that a gateway does not need. Called by `relay`.
 """
 
 import asyncio
-import contextlib
 import email.utils
 import time
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import httpx
+import yarl
 from django.conf import settings
-from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDict
 
 from models_catalog.snapshot import Provider
 from proxy.errors import ProviderFault
@@ -22,6 +22,18 @@ from proxy.errors import ProviderFault
 Transport = httpx.AsyncBaseTransport
 _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
+_KEEPALIVE = settings.KEEPALIVE_SECONDS
+# What both sides of the seam may raise.
+_ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
+_CONNECT_ERRORS = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
 
 
 class Timer:
@@ -61,7 +73,7 @@ class Timer:
     def _arm(self, now: float) -> None:
         due = min(self._due, self._end) if self._due else self._end
         if self._on_silence is not None and self._due:
-            due = min(due, max(now, self._since) + settings.KEEPALIVE_SECONDS)
+            due = min(due, max(now, self._since) + _KEEPALIVE)
         self._handle = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
@@ -71,46 +83,20 @@ class Timer:
             self.expired = "total" if now >= self._end else "wait"
             self._task.cancel()
             return
-        if self._on_silence is not None and self._due and now - self._since >= settings.KEEPALIVE_SECONDS:
+        if self._on_silence is not None and self._due and now - self._since >= _KEEPALIVE:
             self._on_silence()
             self._arm(now)
             return
         self._arm(min(now, self._since) if self._due else now)
 
 
-class Pool:
-    """The transports of this process, one per provider; a provider that changed gets a new one."""
-
-    def __init__(self, transport: Transport | None = None) -> None:
-        self._fixed = transport
-        self._transports: dict[tuple[int, str, float], Transport] = {}
-
-    def transport(self, provider: Provider) -> Transport:
-        if self._fixed is not None:
-            return self._fixed
-        key = (provider.id, provider.base_url, provider.connect_timeout)
-        found = self._transports.get(key)
-        if found is None:
-            found = self._transports[key] = AiohttpTransport(client=_session)
-        return found
-
-
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        read_bufsize=64 * 1024,
-    )
-
-
 class Call:
-    """What does not change from request to request: made once per provider and path, kept with the snapshot."""
+    """What does not change from request to request: made once per provider and path."""
 
-    __slots__ = ("extensions", "headers", "url")
+    __slots__ = ("extensions", "fields", "headers", "timeout", "url", "yarl")
 
     def __init__(self, provider: Provider, path: str) -> None:
-        self.url = httpx.URL(provider.base_url + path)
+        address = provider.base_url + path
         headers = {
             "content-type": "application/json",
             "accept": "*/*",
@@ -120,23 +106,91 @@ class Call:
         if provider.api_key:
             headers["authorization"] = f"Bearer {provider.api_key}"
         headers.update({name.lower(): value for name, value in provider.headers})
+        self.url = httpx.URL(address)
         self.headers = httpx.Headers(headers)
-        self.extensions = {"timeout": {"connect": provider.connect_timeout, "pool": provider.connect_timeout}}
+        self.yarl = yarl.URL(address)
+        self.fields = CIMultiDict(headers)
+        self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout)
+        self.extensions = {"call": self}
 
 
-_calls: dict[Provider, dict[str, Call]] = {}
+class Body(httpx.ByteStream):
+    """A request's body that can be read as a whole again."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data
 
 
-def _call(provider: Provider, path: str) -> Call:
-    calls = _calls.get(provider)
-    if calls is None:
-        if len(_calls) > 1000:  # of providers that have changed since
-            _calls.clear()
-        calls = _calls[provider] = {}
-    call = calls.get(path)
-    if call is None:
-        call = calls[path] = Call(provider, path)
-    return call
+class Engine(httpx.AsyncBaseTransport):
+    """aiohttp as an httpx transport. Takes requests whose extensions hold their `Call`."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        call: Call = request.extensions["call"]
+        assert isinstance(request.stream, Body)
+        answer = await self._session.request(
+            request.method,
+            call.yarl,
+            data=request.stream.data,
+            headers=call.fields,
+            allow_redirects=False,
+            timeout=call.timeout,
+        )
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(answer))
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._answer.content
+        while data := await content.readany():
+            yield data
+
+    async def aclose(self) -> None:
+        if self._answer.content.at_eof():
+            self._answer.release()
+        else:
+            self._answer.close()  # the provider is to know at once that nobody listens
+
+
+class Pool:
+    """The transports and prepared calls of this process; a provider that changed gets new ones."""
+
+    def __init__(self, transport: Transport | None = None) -> None:
+        self._fixed = transport
+        self._engines: dict[str, Transport] = {}
+        self._calls: dict[Provider, dict[str, Call]] = {}
+
+    def transport(self, provider: Provider) -> Transport:
+        if self._fixed is not None:
+            return self._fixed
+        found = self._engines.get(provider.base_url)
+        if found is None:
+            found = self._engines[provider.base_url] = Engine()
+        return found
+
+    def call(self, provider: Provider, path: str) -> Call:
+        calls = self._calls.get(provider)
+        if calls is None:
+            if len(self._calls) > 1000:  # most of them are of providers that have changed since
+                self._calls.clear()
+            calls = self._calls[provider] = {}
+        call = calls.get(path)
+        if call is None:
+            call = calls[path] = Call(provider, path)
+        return call
 
 
 class Upstream:
@@ -149,12 +203,7 @@ class Upstream:
         self._response = response
         self._timer = timer
         self._idle = provider.first_byte_timeout
-        stream = response.stream
-        # A provider that packs its answer all the same is unpacked by httpx.
-        packed = response.headers.get("content-encoding", "identity") not in {"", "identity"}
-        self._body: AsyncIterator[bytes] = (
-            response.aiter_bytes() if packed else stream.__aiter__()  # type: ignore[union-attr]
-        )
+        self._body = _bytes(response)
         self.status = response.status_code
         self.began = 0.0
 
@@ -171,7 +220,7 @@ class Upstream:
         except asyncio.CancelledError:
             _raise_expired(self._timer)
             raise
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+        except _ERRORS as error:
             raise ProviderFault("broken", "the connection to the provider broke off.") from error
         finally:
             self._timer.rest()
@@ -195,23 +244,22 @@ class Upstream:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while await anext(self._body, b""):
                     pass
-        except (TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError):
+        except (TimeoutError, *_ERRORS):
             return  # it will be closed instead of kept: nothing is lost by it
 
     async def close(self) -> None:
         """Let go of the connection: kept where the answer was read to its end, closed at once otherwise."""
         self._timer.stop()
-        with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError, OSError):  # it is being thrown away
-            await self._response.aclose()
+        await self._response.stream.aclose()  # type: ignore[union-attr]
 
 
 async def open_upstream(
     pool: Pool, provider: Provider, path: str, body: bytes, on_silence: Callable[[], None] | None = None
 ) -> Upstream:
     """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken)."""
-    call = _call(provider, path)
+    call = pool.call(provider, path)
     timer = Timer(provider.total_timeout, on_silence)
-    request = httpx.Request("POST", call.url, headers=call.headers, content=body, extensions=call.extensions)
+    request = httpx.Request("POST", call.url, headers=call.headers, stream=Body(body), extensions=call.extensions)
     timer.wait(provider.first_byte_timeout)
     try:
         response = await pool.transport(provider).handle_async_request(request)
@@ -219,14 +267,22 @@ async def open_upstream(
         timer.stop()
         _raise_expired(timer)
         raise
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+    except _CONNECT_ERRORS as error:
         timer.stop()
         raise ProviderFault("connect", "the provider cannot be reached.") from error
-    except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
+    except (*_ERRORS, ValueError) as error:
         timer.stop()
         raise ProviderFault("broken", "the connection to the provider broke off.") from error
     timer.rest()
     return Upstream(provider, response, timer)
+
+
+def _bytes(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes; a provider that packs it although asked not to is unpacked by httpx."""
+    for name, value in response.headers.raw:
+        if name.lower() == b"content-encoding" and value not in {b"", b"identity"}:
+            return response.aiter_bytes()
+    return response.stream.__aiter__()  # type: ignore[union-attr]
 
 
 def _raise_expired(timer: Timer) -> None:

@@ -93,7 +93,7 @@ def _count(found: Any, *names: str) -> int:
 class ChatStream:
     """One stream on its way to the client: `feed` the provider's bytes, send what it returns, `close` at the end.
 
-    `events`: chunks seen that go to the client. `done`: `[DONE]` has passed. `finished`: a choice gave its reason to end.
+    `events`: chunks that go to the client. `done`: `[DONE]` has passed. `finished`: a choice gave its reason to end.
     `error`: the provider's error object. `broken`: why no further byte can be trusted.
     """
 

@@ -55,7 +55,8 @@ class Members(dict[str, msgspec.Raw]):
         assert opening  # msgspec has read it as an object
         at = opening.end()
         comma = b""
-        for name, value in self.items():
+        for name, raw in self.items():
+            value = bytes(raw)
             compact = b'%s"%s":' % (comma, name.encode())
             if text.startswith(compact, at):  # as nearly everyone writes it; the patterns below read any other way
                 key, start = at + len(comma), at + len(compact)
@@ -63,9 +64,9 @@ class Members(dict[str, msgspec.Raw]):
                     start += len(_BLANK.match(text, start)[0])  # type: ignore[index]  # it matches nothing, too
             else:
                 key, start = self._find(name, at, bool(comma))
-            at = start + len(memoryview(value))
-            if text[start:at] != bytes(value):
+            if not text.startswith(value, start):
                 raise Malformed(_twice(name))
+            at = start + len(value)
             yield name, key, start, at
             comma = b","
         if text[at:].strip() != b"}":
