@@ -173,7 +173,7 @@ def read_envelope(body: bytes) -> Envelope:
     """Raises `BadRequest` (400) that names the field."""
     try:
         members = Members(body)
-        members.places()
+        members.check()
     except Malformed as error:
         raise errors.InvalidJson(f"The body is not a JSON object: {error}.", retry=False) from None
     envelope = Envelope(members)
@@ -213,15 +213,13 @@ def _check_messages(members: Members) -> None:
     if "messages" not in members:
         code = "missing_required_parameter"
         raise errors.BadRequest("'messages' is missing.", param="messages", code=code, retry=False)
-    raw = memoryview(members["messages"])
-    if raw[0] != ord("["):
-        raise _wrong("messages", "an array of messages", _kind(bytes(raw[:1])))
-    for position, message in enumerate(msgspec.json.decode(raw, type=list[msgspec.Raw])):
+    messages = _read(members, "messages", list[msgspec.Raw], "an array of messages")
+    if not messages:
+        raise _wrong("messages", "at least one message", "an empty array")
+    for position, message in enumerate(messages):
         first = bytes(memoryview(message)[:1])
         if first != b"{":
             raise _wrong(f"messages[{position}]", "an object", _kind(first))
-    if len(raw) == 2 or not bytes(raw[1:-1]).strip():
-        raise _wrong("messages", "at least one message", "an empty array")
 
 
 def _read_own(envelope: Envelope, members: Members) -> None:
@@ -240,7 +238,7 @@ def _read(members: Members, name: str, kind: Any, words: str) -> Any:
     try:
         return msgspec.json.decode(members[name], type=kind)
     except msgspec.ValidationError:
-        raise _wrong(name, words, _kind(bytes(memoryview(members[name])[:1]))) from None
+        raise _wrong(name, words, _kind(members[name][:1])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.InvalidJson(f"'{name}' cannot be read: {error}.", param=name, retry=False) from None
 

@@ -56,7 +56,7 @@ def prompt_tokens(members: Members, counter: Callable[[str], int] = estimate) ->
     """Tokens of a chat request: its messages and its tools."""
     text, messages, images = prompt_text(members["messages"])
     if "tools" in members:
-        text += bytes(members["tools"]).decode()
+        text += members["tools"].decode()
     return counter(text) + messages * _PER_MESSAGE + images * _PER_IMAGE + _PRIMING
 
 

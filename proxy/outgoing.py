@@ -27,7 +27,7 @@ def provider_body(envelope: Envelope, attempt: Attempt) -> bytes:
 
 
 def _ask_for_usage(members: Members) -> bytes:
-    raw = bytes(members.get("stream_options", b"null"))
+    raw = members.get("stream_options", b"null")
     if raw == b"null":
         return _ASK
     options = Members(raw)

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.splice import Malformed, Members
+from proxy.formats.splice import Malformed, Members, append
 
 MAX_EVENT = 32 * 1024 * 1024  # bytes; an image comes as one event
 _BOUNDARY = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 _NULL = b"null"
+_ABSURD = 1e15  # tokens
 
 
 @dataclass(slots=True)
@@ -53,41 +54,39 @@ class _Choice(msgspec.Struct, gc=False):
 class _Chunk(msgspec.Struct, gc=False):
     model: Any = None
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw(_NULL)
-    error: msgspec.Raw = msgspec.Raw(_NULL)
+    usage: Any = None
+    error: Any = None
     x_groq: Any = None
 
 
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
-def read_usage(raw: bytes | msgspec.Raw) -> Usage | None:
-    """A provider's `usage` object. None where it counts nothing."""
-    found = msgspec.json.decode(raw)
-    return _usage(found) if isinstance(found, dict) else None
-
-
-def _usage(found: dict[str, Any]) -> Usage | None:
-    prompt_details = found.get("prompt_tokens_details") or found.get("input_tokens_details") or {}
-    completion_details = found.get("completion_tokens_details") or found.get("output_tokens_details") or {}
+def read_usage(found: Any) -> Usage | None:
+    """A provider's decoded `usage` object. None where it is none, or counts nothing."""
+    if not isinstance(found, dict):
+        return None
+    get = found.get
     usage = Usage(
-        prompt=_count(found, "prompt_tokens", "input_tokens"),
-        completion=_count(found, "completion_tokens", "output_tokens"),
-        # The later names are DeepSeek's and Moonshot's.
-        cached=_count(prompt_details, "cached_tokens") or _count(found, "prompt_cache_hit_tokens", "cached_tokens"),
-        written=_count(prompt_details, "cache_write_tokens", "cache_creation_tokens"),
-        reasoning=_count(completion_details, "reasoning_tokens"),
+        _count(get("prompt_tokens")) or _count(get("input_tokens")),
+        _count(get("completion_tokens")) or _count(get("output_tokens")),
     )
+    details = get("prompt_tokens_details") or get("input_tokens_details")
+    if isinstance(details, dict):
+        usage.cached = _count(details.get("cached_tokens"))
+        usage.written = _count(details.get("cache_write_tokens")) or _count(details.get("cache_creation_tokens"))
+    if not usage.cached:  # DeepSeek's name, and Moonshot's
+        usage.cached = _count(get("prompt_cache_hit_tokens")) or _count(get("cached_tokens"))
+    details = get("completion_tokens_details") or get("output_tokens_details")
+    if isinstance(details, dict):
+        usage.reasoning = _count(details.get("reasoning_tokens"))
     return usage if usage.prompt or usage.completion else None
 
 
-def _count(found: Any, *names: str) -> int:
-    if isinstance(found, dict):
-        for name in names:
-            value = found.get(name)
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-                return int(value)
-    return 0
+def _count(value: Any) -> int:
+    if type(value) is int:
+        return max(0, value)
+    return int(value) if type(value) is float and 0 < value < _ABSURD else 0
 
 
 class ChatStream:
@@ -201,7 +200,7 @@ class ChatStream:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.broken = "a malformed event"
             return b""
-        usage_only = not chunk.choices and bytes(chunk.usage) != _NULL
+        usage_only = not chunk.choices and chunk.usage is not None
         edited = self._note(chunk, payload)
         if usage_only and self._hold and self.error is None:
             return b""
@@ -218,16 +217,16 @@ class ChatStream:
                 self._listen(choice.delta)
             if choice.finish_reason:
                 self.finished = True
-        if bytes(chunk.error) != _NULL and (found := msgspec.json.decode(chunk.error)):
-            self.error = found if isinstance(found, dict) else {"message": str(found)}
-        elif bytes(chunk.usage) != _NULL:
+        if chunk.error:
+            self.error = chunk.error if isinstance(chunk.error, dict) else {"message": str(chunk.error)}
+        elif chunk.usage is not None:
             usage = read_usage(chunk.usage)
             if usage is not None:
                 self.usage = usage
                 members = Members(payload)
-                return members.edit({"usage": _priced(members["usage"], self._pricer(usage))})
-        elif isinstance(chunk.x_groq, dict) and isinstance(chunk.x_groq.get("usage"), dict):
-            self.usage = _usage(chunk.x_groq["usage"]) or self.usage
+                return members.edit({"usage": _priced(members["usage"], chunk.usage, self._pricer(usage))})
+        elif isinstance(chunk.x_groq, dict):
+            self.usage = read_usage(chunk.x_groq.get("usage")) or self.usage
         return payload
 
     def _listen(self, delta: _Delta) -> None:
@@ -242,12 +241,10 @@ class ChatStream:
         """Put the catalog's ID for the provider's own. Events begin alike up to there: the beginning is learnt."""
         if self._old_prefix and payload.startswith(self._old_prefix):
             return self._new_prefix + payload[len(self._old_prefix) :]
-        for name, _, start, end in Members(payload).places():
-            if name == "model":
-                self._old_prefix = payload[:end]
-                self._new_prefix = payload[:start] + self._model_json
-                return self._new_prefix + payload[end:]
-        return payload
+        start, end = Members(payload).find("model")
+        self._old_prefix = payload[:end]
+        self._new_prefix = payload[:start] + self._model_json
+        return self._new_prefix + payload[end:]
 
 
 def _lenient(payload: bytes) -> _Chunk:
@@ -255,15 +252,14 @@ def _lenient(payload: bytes) -> _Chunk:
     found = msgspec.json.decode(payload)
     if not isinstance(found, dict):
         return _Chunk()
-    chunk = _Chunk(model=found.get("model"), x_groq=found.get("x_groq"))
-    for name in ("usage", "error"):
-        setattr(chunk, name, msgspec.Raw(msgspec.json.encode(found.get(name))))
+    kept = {name: found.get(name) for name in ("model", "usage", "error", "x_groq")}
+    chunk = _Chunk(**kept)
     choices = found.get("choices")
     for choice in choices if isinstance(choices, list) else []:
         if isinstance(choice, dict):
             delta = choice.get("delta")
-            kept = {name: delta.get(name) for name in _Delta.__struct_fields__} if isinstance(delta, dict) else {}
-            chunk.choices = [*(chunk.choices or []), _Choice(_Delta(**kept), None, choice.get("finish_reason"))]
+            said = {name: delta.get(name) for name in _Delta.__struct_fields__} if isinstance(delta, dict) else {}
+            chunk.choices = [*(chunk.choices or []), _Choice(_Delta(**said), None, choice.get("finish_reason"))]
     return chunk
 
 
@@ -288,12 +284,13 @@ def _write_strings(text: StringIO, *values: Any) -> None:
             _write_strings(text, *(part.get("text") for part in value if isinstance(part, dict)))
 
 
-def _priced(raw: msgspec.Raw, gains: dict[str, bytes]) -> bytes:
+def _priced(text: bytes, usage: dict[str, Any], gains: dict[str, bytes]) -> bytes:
     """A `usage` object with the price added, in place of what the provider may have put under the same names."""
-    usage = Members(bytes(raw))
+    if usage.keys().isdisjoint(gains):
+        return append(text, gains)
     known = {name: value for name, value in gains.items() if name in usage}
     fresh = {name: value for name, value in gains.items() if name not in usage}
-    return usage.edit(known, add=fresh)
+    return Members(text).edit(known, add=fresh)
 
 
 @dataclass(slots=True)
@@ -323,21 +320,21 @@ def edit_answer(body: bytes, model: str, pricer: Pricer) -> Answer:
         raise NotAnAnswer("an error in a 200", found if isinstance(found, dict) else {"message": str(found)})
     if "choices" not in members:
         raise NotAnAnswer("its answer has no choices")
-    found_usage = None
-    if bytes(members.get("usage", _NULL)) != _NULL:
-        found_usage = read_usage(members["usage"])
+    found = msgspec.json.decode(members["usage"]) if "usage" in members else None
+    usage = read_usage(found)
     values: dict[str, bytes] = {}
     if "model" in members:
-        renamed = msgspec.json.encode(model)
-        if bytes(members["model"]) != renamed:
-            values["model"] = renamed
-    if found_usage is not None:
-        values["usage"] = _priced(members["usage"], pricer(found_usage))
-        return Answer(members.edit(values), found_usage, "")
-    return Answer(members.edit(values) if values else body, None, _said(members["choices"]))
+        values["model"] = msgspec.json.encode(model)
+    if usage is not None and found is not None:
+        values["usage"] = _priced(members["usage"], found, pricer(usage))
+    try:
+        edited = members.edit(values)
+    except Malformed as error:
+        raise NotAnAnswer(f"its answer is not a JSON object: {error}") from None
+    return Answer(edited, usage, _said(members["choices"]) if usage is None else "")
 
 
-def _said(choices: msgspec.Raw) -> str:
+def _said(choices: bytes) -> str:
     text = StringIO()
     try:
         for choice in msgspec.json.decode(choices, type=list[_Choice] | None) or ():
@@ -345,11 +342,11 @@ def _said(choices: msgspec.Raw) -> str:
                 _write_strings(text, choice.message.content if isinstance(choice.message.content, str) else None)
                 _write_text(text, choice.message)
     except msgspec.ValidationError:
-        return bytes(choices).decode()  # other types than OpenAI's: count it whole rather than not at all
+        return choices.decode()  # other types than OpenAI's: count it whole rather than not at all
     return text.getvalue()
 
 
-def prompt_text(messages: bytes | msgspec.Raw) -> tuple[str, int, int]:
+def prompt_text(messages: bytes) -> tuple[str, int, int]:
     """The text of a request's messages run together, how many messages there are, and how many images."""
     text, count, images = StringIO(), 0, 0
     found = msgspec.json.decode(messages)
