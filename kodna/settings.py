@@ -79,7 +79,6 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
@@ -164,6 +163,9 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("KODNA_LOG_LEVEL", "WARNING")},
 }
+
+# Who tells which model a new key's snippets name: `accounts` does not know the catalog.
+SNIPPET_MODEL = "models_catalog.checks.example_model_id"
 
 UNFOLD = {
     "SITE_TITLE": SERVICE_NAME,

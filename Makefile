@@ -1,0 +1,68 @@
+# Everything runs in .venv, with the locked versions. `make` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+
+.PHONY: help run serve worker beat test check format bench lock clean
+
+help:
+	@echo 'make run      the gateway on 127.0.0.1:8000, with nothing to set up (HOST and PORT override)'
+	@echo 'make serve    production: uvicorn with WORKERS processes'
+	@echo 'make worker   production: a Celery worker (needs REDIS_URL)'
+	@echo 'make beat     production: the clock of the periodic jobs (needs REDIS_URL)'
+	@echo 'make test     the whole test suite'
+	@echo 'make check    lint, format, types, migrations, translations, import rules'
+	@echo 'make bench    this gateway beside its peers'
+
+.venv/run: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Kodna needs Python 3.11 or newer: make PYTHON=python3.12 …' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo 'Installing the locked dependencies into .venv …'
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/run
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+run: .venv/run
+	@exec $(BIN)/python -m kodna.serve run
+
+serve: .venv/run
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@exec $(BIN)/python -m kodna.serve uvicorn
+
+worker: .venv/run
+	@exec $(BIN)/celery --app kodna.celery worker --loglevel WARNING
+
+beat: .venv/run
+	@exec $(BIN)/celery --app kodna.celery beat --loglevel WARNING
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+	KODNA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m database --ignore=tests/browser
+
+check: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy accounts kodna models_catalog proxy
+	$(BIN)/lint-imports --no-cache --no-logo
+	@export KODNA_DATA_DIR=$$(mktemp -d) && $(BIN)/python manage.py makemigrations --check --dry-run \
+		&& $(BIN)/python manage.py check --fail-level WARNING; status=$$?; rm -rf "$$KODNA_DATA_DIR"; exit $$status
+
+format: .venv/dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/dev
+	$(BIN)/python -m bench $(BENCH)
+
+# Needs uv. Writes versions and hashes, no addresses.
+lock:
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--constraint requirements.txt --group dev pyproject.toml -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache bench/out
