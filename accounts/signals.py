@@ -10,8 +10,10 @@ from accounts.models import Account, ApiKey, KeysVersion
 
 def bump(**_: Any) -> None:
     """Call it after a queryset's `update()` too, which sends no signal."""
-    if not KeysVersion.objects.filter(pk=1).update(version=F("version") + 1):
-        KeysVersion.objects.get_or_create(pk=1, defaults={"version": 1})
+    row = KeysVersion.objects.filter(pk=1)
+    if not row.update(version=F("version") + 1):
+        KeysVersion.objects.get_or_create(pk=1)  # two processes may be here at once: both raise the number
+        row.update(version=F("version") + 1)
 
 
 def connect() -> None:

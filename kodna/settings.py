@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
+from django.urls import reverse_lazy
 
 from kodna import __version__, env
 
@@ -167,12 +169,41 @@ LOGGING = {
 # Who tells which model a new key's snippets name: `accounts` does not know the catalog.
 SNIPPET_MODEL = "models_catalog.checks.example_model_id"
 
+
+def _page(title: str, icon: str, name: str) -> dict[str, object]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{name}_changelist")}
+
+
 UNFOLD = {
     "SITE_TITLE": SERVICE_NAME,
     "SITE_HEADER": SERVICE_NAME,
     "SITE_SUBHEADER": "LLM gateway",
     "SITE_URL": "/",
     "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _: static("docs/logo.svg")}],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {
+        "navigation": [
+            {
+                "title": "Access",
+                "items": [
+                    _page("API keys", "key", "accounts_apikey"),
+                    _page("Accounts", "group", "accounts_account"),
+                    _page("Users", "person", "accounts_user"),
+                ],
+            },
+            {
+                "title": "Catalog",
+                "items": [
+                    _page("Models", "neurology", "models_catalog_model"),
+                    _page("Providers", "cloud", "models_catalog_provider"),
+                    _page("Aliases", "alt_route", "models_catalog_alias"),
+                    _page("Vendors", "storefront", "models_catalog_vendor"),
+                    _page("Settings", "tune", "models_catalog_catalog"),
+                ],
+            },
+            {"title": "Usage", "items": [_page("Requests", "receipt_long", "proxy_usagerecord")]},
+        ],
+    },
 }

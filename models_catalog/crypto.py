@@ -24,7 +24,7 @@ def decrypt(token: str) -> str:
     """Raises `Unreadable` where none of the keys opens it."""
     try:
         return _box(tuple(settings.ENCRYPTION_KEYS)).decrypt(token).decode()
-    except InvalidToken:
+    except (InvalidToken, ValueError):  # ValueError: letters beyond ASCII, so nothing that was encrypted here
         raise Unreadable("a stored credential opens with none of KODNA_ENCRYPTION_KEYS") from None
 
 
@@ -34,6 +34,10 @@ class Unreadable(Exception):
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]  # not generic at run time
     """Text that is encrypted in the database. An unreadable value reads as None and is left as it is until replaced."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        value = super().pre_save(model_instance, add)
+        return models.F(self.attname) if value is None and not add else value
 
     def get_prep_value(self, value: Any) -> Any:
         value = super().get_prep_value(value)

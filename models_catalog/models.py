@@ -1,5 +1,6 @@
 """What can be asked for (`Model`, `Alias`), who answers (`Provider`, `Route`) and what it costs (`Price`)."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -10,8 +11,10 @@ from django.utils import timezone
 
 from models_catalog.crypto import EncryptedTextField
 
-validate_id = RegexValidator(r"^[^\s\x00-\x1f\x7f]+$", "No spaces or control characters.")
+validate_id = RegexValidator(r"^[^\s\x00-\x1f\x7f]+\Z", "No spaces or control characters.")
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")  # ${NAME}, ${NAME:-default}
 positive = MinValueValidator(0.001)
+HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.1
 
 
 def validate_names(value: object) -> None:
@@ -21,10 +24,24 @@ def validate_names(value: object) -> None:
 
 def validate_headers(value: object) -> None:
     if not isinstance(value, dict) or not all(
-        isinstance(name, str) and isinstance(text, str) and name.isascii() and "\n" not in name + text
+        isinstance(name, str)
+        and HEADER_NAME.fullmatch(name)
+        and isinstance(text, str)
+        and text.isascii()
+        and text.isprintable()
         for name, text in value.items()
     ):
         raise ValidationError("Expected an object of header names and values.")
+
+
+def validate_base_url(value: str) -> None:
+    plain = VARIABLE.sub("variable", value)
+    if "${" in plain:
+        raise ValidationError("expected ${NAME} or ${NAME:-default}")
+    if not value.startswith("${") and not re.match(r"https?://[^/?#\s]", plain):
+        raise ValidationError("expected http://… or https://…")
+    if "@" in plain.partition("://")[2].partition("/")[0]:
+        raise ValidationError("holds a user name or password: the credential has a field of its own")
 
 
 def text_only() -> list[str]:
@@ -78,6 +95,7 @@ class Provider(models.Model):
     base_url = models.CharField(
         "base URL",
         max_length=500,
+        validators=[validate_base_url],
         help_text="As this dialect's SDK takes it: OpenAI with /v1. May hold ${NAME:-default} from the environment.",
     )
     api_key = EncryptedTextField(

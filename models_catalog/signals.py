@@ -10,8 +10,10 @@ from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route,
 
 def bump(**_: Any) -> None:
     """Call it after a queryset's `update()` too, which sends no signal."""
-    if not Catalog.objects.filter(pk=1).update(version=F("version") + 1):
-        Catalog.objects.get_or_create(pk=1, defaults={"version": 1})
+    row = Catalog.objects.filter(pk=1)
+    if not row.update(version=F("version") + 1):
+        Catalog.objects.get_or_create(pk=1)  # two processes may be here at once: both raise the number
+        row.update(version=F("version") + 1)
 
 
 def connect() -> None:

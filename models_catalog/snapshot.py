@@ -15,7 +15,6 @@ from models_catalog.pricing import Price, per_token
 
 DEMO_PROVIDER = "kodna-demo"
 DIALECTS = {"openai"}  # that the gateway speaks
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class Unusable(Exception):
@@ -107,7 +106,7 @@ def expand(text: str) -> str:
             raise Unusable(f"{name} is not set in the environment")
         return found
 
-    return _VARIABLE.sub(value, text)
+    return rows.VARIABLE.sub(value, text)
 
 
 def credential(api_key: str | None) -> str:
@@ -129,7 +128,7 @@ def freeze_provider(row: rows.Provider) -> Provider:
         raise Unusable("switched off")
     if row.dialect not in DIALECTS:
         raise Unusable(f"this version does not speak the dialect {row.dialect!r}")
-    if not row.reachable:
+    if row.discovers and not row.reachable:  # nobody else keeps `reachable` true
         raise Unusable("it does not answer")
     return Provider(
         id=row.pk,

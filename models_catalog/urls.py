@@ -1,3 +1,7 @@
-from django.urls import URLPattern
+"""Django's pages of the catalog; `kodna/urls.py` includes them at the root."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import path
+
+from models_catalog import pages
+
+urlpatterns = [path("", pages.docs, name="docs")]

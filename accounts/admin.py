@@ -1,0 +1,433 @@
+"""The console's pages for keys, accounts and people. A new key is shown once, on a page of its own."""
+
+import ipaddress
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial, wraps
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
+from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet, TextField
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.shortcuts import render
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from django.views.decorators.cache import never_cache
+from django_ratelimit.core import is_ratelimited
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm
+from unfold.widgets import UnfoldAdminExpandableTextareaWidget
+
+from accounts import keys, show_once, signals
+from accounts.forms import ApiKeyForm, NewApiKeyForm, RotateForm, UserChangeForm, UserCreationForm
+from accounts.models import Account, ApiKey, User
+from accounts.snippets import base_url, example_model, snippets
+
+COLOURS = {
+    "active": "success",
+    "expiring": "warning",
+    "expired": "danger",
+    "off": "danger",
+    "account off": "danger",
+}
+RIGHTS = ("allowed_models", "allowed_groups", "allowed_networks")
+LIMITS = ("rps", "rpm", "concurrency")
+
+
+def ago(moment: Any) -> str:
+    if moment is None:
+        return "never"
+    if timezone.now() - moment < timedelta(minutes=1):
+        return "just now"
+    return f"{timesince(moment, depth=1)} ago"
+
+
+class CarefulAdmin(ModelAdmin):
+    """Writes only what the form changed: other processes write the same rows."""
+
+    formfield_overrides = {TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}  # type: ignore[assignment, misc]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        columns = {field.name for field in self.opts.concrete_fields}
+        changed = [name for name in form.changed_data if name in columns]
+        if not change:
+            obj.save()
+        elif changed:
+            obj.save(update_fields=changed)
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in ("active", "expiring", "expired", "off")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+        now = timezone.now()
+        on = Q(is_active=True, account__is_active=True)
+        match self.value():
+            case "active":
+                return queryset.filter(on).filter(Q(expires_at=None) | Q(expires_at__gt=now))
+            case "expiring":
+                return queryset.filter(on, expires_at__gt=now, expires_at__lte=now + keys.SOON)
+            case "expired":
+                return queryset.filter(on, expires_at__lte=now)
+            case "off":
+                return queryset.exclude(on)
+        return queryset
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(CarefulAdmin):
+    list_display = ("title", "shown_prefix", "account", "state", "limits", "used", "created", "switch")
+    list_display_links = ("title",)
+    list_select_related = ("account",)
+    list_filter = (StateFilter, ("account", admin.RelatedOnlyFieldListFilter))
+    list_before_template: Any = "admin/row_form.html"
+    list_per_page = 50
+    search_fields = ("name", "prefix", "account__name")
+    search_help_text = "Name, prefix or account"
+    autocomplete_fields = ("account",)
+    readonly_fields = ("shown_prefix", "account_link", "rotation", "created_at", "used")
+    actions = ("disable", "enable", "rotate")
+    change_form_outer_before_template: Any = "admin/accounts/apikey/toolbar.html"
+    fieldsets = (
+        (None, {"fields": ("shown_prefix", "account_link", "name", "is_active", "expires_at")}),
+        ("May use", {"fields": RIGHTS}),
+        ("Limits", {"fields": (LIMITS,)}),
+        ("Notes", {"fields": ("notes", "rotation", "created_at", "used")}),
+    )
+    add_fieldsets: Any = (
+        (None, {"fields": ("account", "new_account", "name", "expires_at")}),
+        ("May use", {"fields": RIGHTS}),
+        ("Limits", {"fields": (LIMITS,)}),
+        ("Notes", {"fields": ("notes",)}),
+    )
+
+    class Media:
+        css: ClassVar = {"all": ("admin_kodna/console.css",)}
+        js = ("admin_kodna/console.js",)
+
+    # --- columns and read-only fields ---
+
+    @display(description="name", ordering="name")
+    def title(self, key: ApiKey) -> str:
+        return key.name or "no name"
+
+    @display(description="key", ordering="prefix")
+    def shown_prefix(self, key: ApiKey) -> SafeString:
+        return format_html('<code class="kd-mono kd-nowrap">{}…</code>', key.prefix)
+
+    @display(description="state", label=COLOURS)
+    def state(self, key: ApiKey) -> str:
+        return keys.state(key)
+
+    @display(description="limits")
+    def limits(self, key: ApiKey) -> str:
+        parts = [(key.rps, "/s"), (key.rpm, "/min"), (key.concurrency, "\N{NO-BREAK SPACE}at\N{NO-BREAK SPACE}once")]
+        return ", ".join(f"{number}{unit}" for number, unit in parts if number) or "none"
+
+    @display(description="last used", ordering="last_used_at")
+    def used(self, key: ApiKey) -> SafeString:
+        return format_html(
+            '<span title="{}" class="kd-nowrap">{}</span>', key.last_used_at or "", ago(key.last_used_at)
+        )
+
+    @display(description="created", ordering="created_at")
+    def created(self, key: ApiKey) -> SafeString:
+        return _moment(key.created_at, f"{key.created_at:%Y-%m-%d}")
+
+    @display(description="")
+    def switch(self, key: ApiKey) -> SafeString:
+        url = reverse("admin:accounts_apikey_switch", args=[key.pk])
+        to, word = (0, "Disable") if key.is_active else (1, "Enable")
+        return format_html(
+            '<button type="submit" form="kd-row-form" formaction="{}" name="to" value="{}" class="kd-row-button"'
+            ' aria-label="{} {}">{}</button>',
+            *(url, to, word, key, word),
+        )
+
+    @display(description="account")
+    def account_link(self, key: ApiKey) -> SafeString:
+        return _link("admin:accounts_account_change", key.account_id, key.account.name)
+
+    @display(description="rotation")
+    def rotation(self, key: ApiKey) -> SafeString | str:
+        links = []
+        if key.rotated_from:
+            links.append(
+                ("Made in place of ", _link("admin:accounts_apikey_change", key.rotated_from.pk, key.rotated_from))
+            )
+        links += [("Replaced by ", _link("admin:accounts_apikey_change", new.pk, new)) for new in key.rotated_to.all()]
+        return format_html_join(SafeString("<br>"), "{} {}", links) or "none"
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """The button is for those who may press it."""
+        return [name for name in self.list_display if name != "switch" or self.has_change_permission(request)]
+
+    # --- the form ---
+
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, form=ApiKeyForm if obj else NewApiKeyForm, **kwargs)
+        if "account" in form.base_fields:
+            wrapper = form.base_fields["account"].widget
+            wrapper.can_add_related = wrapper.can_change_related = wrapper.can_view_related = False
+        return form
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        only_save = {"show_save_and_add_another": False, "show_save_and_continue": False, "title": "New API key"}
+        return super().add_view(request, form_url, {**(extra_context or {}), **only_save})
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        key = self.get_object(request, object_id)
+        extra = {"state": keys.state(key), "usage_url": _usage_url(key)} if key else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        obj.account = form.payer()
+        show_once.keep(request.session, *_sealed(obj))
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:accounts_apikey_new", args=[obj.pk]))
+
+    # --- own pages ---
+
+    def get_urls(self) -> list[URLPattern]:
+        guard = self.admin_site.admin_view
+        return [
+            path("<int:key_id>/new/", guard(self.new_view), name="accounts_apikey_new"),
+            path("<int:key_id>/rotate/", guard(self.rotate_view), name="accounts_apikey_rotate"),
+            path("<int:key_id>/switch/", guard(self.switch_view), name="accounts_apikey_switch"),
+            *super().get_urls(),
+        ]
+
+    def _permitted(self, request: HttpRequest, key_id: int, permission: str) -> ApiKey:
+        key: ApiKey | None = self.get_queryset(request).select_related("account").filter(pk=key_id).first()
+        if key is None:
+            raise Http404("No such key.")
+        if not getattr(self, f"has_{permission}_permission")(request, key):
+            raise PermissionDenied
+        return key
+
+    def _page(self, request: HttpRequest, template: str, key: ApiKey, **context: Any) -> HttpResponse:
+        request.current_app = self.admin_site.name
+        common = {**self.admin_site.each_context(request), "opts": self.opts, "original": key, "media": self.media}
+        return TemplateResponse(request, f"admin/accounts/apikey/{template}", {**common, **context})
+
+    def new_view(self, request: HttpRequest, key_id: int) -> HttpResponse:
+        """The only page that ever holds a key. Taken out of the session as it is shown: a reload has none."""
+        key = self._permitted(request, key_id, "view")
+        text = show_once.take(request.session, key_id) if request.method == "GET" else None
+        url = base_url(request)
+        ready = snippets(text, url, example_model(key)) if text else []
+        title = "Your new key" if text else "This key was shown already"
+        answer = self._page(request, "new.html", key, title=title, text=text, base_url=url, snippets=ready)
+        answer["Cache-Control"] = "no-store"
+        return answer
+
+    def rotate_view(self, request: HttpRequest, key_id: int) -> HttpResponse:
+        key = self._permitted(request, key_id, "change")
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = RotateForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                new, text = keys.rotate(key, form.duration())
+            except ValidationError as error:
+                form.add_error(None, error)
+            else:
+                self.log_change(request, key, f"Rotated: replaced by {new.prefix}….")
+                show_once.keep(request.session, new.pk, text)
+                return HttpResponseRedirect(reverse("admin:accounts_apikey_new", args=[new.pk]))
+        return self._page(request, "rotate.html", key, title="Rotate this key", form=form)
+
+    def switch_view(self, request: HttpRequest, key_id: int) -> HttpResponse:
+        """On or off by one click, from the list and from the key's page."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        key = self._permitted(request, key_id, "change")
+        key.is_active = request.POST.get("to") == "1"
+        key.save(update_fields=["is_active"])
+        word = "Enabled" if key.is_active else "Disabled"
+        self.log_change(request, key, f"{word}.")
+        messages.success(request, f"{word}: {key}.")
+        return HttpResponseRedirect(self._back(request, key))
+
+    def _back(self, request: HttpRequest, key: ApiKey) -> str:
+        if request.POST.get("from") == "page":
+            return reverse("admin:accounts_apikey_change", args=[key.pk])
+        kept = request.POST.get("filters", "")
+        return reverse("admin:accounts_apikey_changelist") + (f"?{kept}" if kept else "")
+
+    # --- actions of the list ---
+
+    @admin.action(description="Disable", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_active(request, queryset, False, "Disabled")
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_active(request, queryset, True, "Enabled")
+
+    def _set_active(self, request: HttpRequest, queryset: QuerySet[ApiKey], to: bool, word: str) -> None:
+        with transaction.atomic():
+            chosen = list(queryset)
+            ApiKey.objects.filter(pk__in=[key.pk for key in chosen]).update(is_active=to)
+            signals.bump()
+            for key in chosen:
+                self.log_change(request, key, f"{word}.")
+        messages.success(request, f"{word}: {len(chosen)} key{'' if len(chosen) == 1 else 's'}.")
+
+    @admin.action(description="Rotate…", permissions=["change"])
+    def rotate(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            messages.error(request, "Rotate one key at a time: each new key is shown once.")
+            return None
+        return HttpResponseRedirect(reverse("admin:accounts_apikey_rotate", args=[chosen[0].pk]))
+
+
+def _sealed(key: ApiKey) -> tuple[int, str]:
+    text = keys.seal(key)
+    return key.pk, text
+
+
+def _link(name: str, pk: int, text: object) -> SafeString:
+    return format_html('<a href="{}" class="text-link">{}</a>', reverse(name, args=[pk]), text)
+
+
+def _moment(moment: object, words: str) -> SafeString:
+    return format_html('<span title="{}" class="kd-nowrap">{}</span>', moment or "", words)
+
+
+def _usage_url(key: ApiKey) -> str:
+    return f"{reverse('admin:proxy_usagerecord_changelist')}?key_prefix__exact={key.prefix}"
+
+
+class KeysInline(TabularInline):
+    """The account's keys, to look at: they are changed on their own pages."""
+
+    model = ApiKey
+    fields = readonly_fields = ("key_link", "state", "expires_at", "last_used_at")
+    per_page: Any = 20
+    hide_title = True
+    max_num = 0
+    extra = 0
+    can_delete = False
+    verbose_name_plural = "keys"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        return super().get_queryset(request).select_related("account")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @display(description="key")
+    def key_link(self, key: ApiKey) -> SafeString:
+        return _link("admin:accounts_apikey_change", key.pk, key)
+
+    @display(description="state")
+    def state(self, key: ApiKey) -> str:
+        return keys.state(key)
+
+
+@admin.register(Account)
+class AccountAdmin(CarefulAdmin):
+    list_display = ("name", "state", "active_keys", "people", "created_at")
+    list_filter = ("is_active",)
+    search_fields = ("name",)
+    autocomplete_fields = ("users",)
+    readonly_fields = ("created_at",)
+    fields = ("name", "is_active", "users", "notes", "created_at")
+    inlines = (KeysInline,)
+
+    class Media:
+        css: ClassVar = {"all": ("admin_kodna/console.css",)}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        works = Q(keys__is_active=True) & (Q(keys__expires_at=None) | Q(keys__expires_at__gt=timezone.now()))
+        counts = {
+            "key_count": Count("keys", filter=works, distinct=True),
+            "user_count": Count("users", distinct=True),
+        }
+        return super().get_queryset(request).annotate(**counts)  # type: ignore[no-any-return]
+
+    def get_inlines(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        return self.inlines if obj else ()
+
+    @display(description="state", label={"active": "success", "off": "danger"}, ordering="is_active")
+    def state(self, account: Account) -> str:
+        return "active" if account.is_active else "off"
+
+    @display(description="active keys", ordering="key_count")
+    def active_keys(self, account: Any) -> SafeString:
+        url = f"{reverse('admin:accounts_apikey_changelist')}?account__id__exact={account.pk}"
+        return format_html('<a href="{}" class="text-link">{}</a>', url, account.key_count)
+
+    @display(description="users", ordering="user_count")
+    def people(self, account: Any) -> int:
+        return int(account.user_count)
+
+
+@admin.register(User)
+class UserAdmin(BaseUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(BaseGroupAdmin, ModelAdmin):  # type: ignore[misc]
+    pass
+
+
+# --- the login page --------------------------------------------------------------------------------------------------
+
+LOGIN_RATE = "10/m"
+
+
+def caller(group: str, request: HttpRequest) -> str:
+    """The client's address; of IPv6 the /64, which one person has whole. A Unix socket tells none: then all are one."""
+    try:
+        address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
+    except ValueError:
+        return "unknown"
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
+def bounded(login: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Django's login view, at most `LOGIN_RATE` attempts per address."""
+
+    @never_cache
+    @wraps(login)
+    def view(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        limited = partial(is_ratelimited, group="admin-login", key=caller, rate=LOGIN_RATE, method="POST")
+        if request.method == "POST" and limited(request, increment=True):
+            answer = render(request, "admin/too_many_logins.html", status=429)
+            answer["Retry-After"] = "60"
+            return answer
+        return login(request, extra_context)
+
+    return view
+
+
+admin.site.login = bounded(admin.site.login)  # type: ignore[method-assign]

@@ -1,0 +1,125 @@
+"""The console's forms for keys and users: lists are written as text, one name a line."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+from unfold.forms import UserChangeForm as BaseUserChangeForm
+from unfold.forms import UserCreationForm as BaseUserCreationForm
+from unfold.widgets import (
+    UnfoldAdminExpandableTextareaWidget,
+    UnfoldAdminRadioSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from accounts.models import Account, ApiKey, User
+
+
+def split_names(text: str) -> list[str]:
+    """Names between commas and line breaks, each once, in the order given."""
+    return list(dict.fromkeys(name.strip() for name in re.split(r"[,\n\r]", text) if name.strip()))
+
+
+class NamesField(forms.CharField):
+    """A list of names (JSON in the model) as lines of text."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=UnfoldAdminExpandableTextareaWidget(), **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return split_names(value or "")
+
+
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    """An existing key; the account it belongs to is fixed."""
+
+    allowed_models = NamesField(
+        label="Models", help_text="Model IDs or aliases, one a line or between commas. Empty: all."
+    )
+    allowed_groups = NamesField(label="Provider groups", help_text="As in “group”. Empty: all.")
+    allowed_networks = NamesField(
+        label="Networks", help_text="Addresses or networks, such as 10.0.0.0/8 or 2001:db8::/32. Empty: anywhere."
+    )
+
+    class Meta:
+        model = ApiKey
+        fields: ClassVar[list[str]] = [
+            *("name", "is_active", "expires_at", "notes"),
+            *("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency"),
+        ]
+
+
+class NewApiKeyForm(ApiKeyForm):
+    """A new key, for an account that there is or for one that is made with it."""
+
+    new_account = forms.CharField(
+        label="or a new account",
+        required=False,
+        max_length=100,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Name of the new account", "autocomplete": "off"}),
+        help_text="A person, a team or a program that the use is counted for.",
+    )
+
+    class Meta(ApiKeyForm.Meta):
+        fields: ClassVar[list[str]] = ["account", *ApiKeyForm.Meta.fields]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["account"].required = False
+
+    def clean_expires_at(self) -> datetime | None:
+        end: datetime | None = self.cleaned_data["expires_at"]
+        if end is not None and end <= timezone.now():
+            raise ValidationError("This moment is past: the key would never work.")
+        return end
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        chosen, typed = self.cleaned_data.get("account"), self.cleaned_data.get("new_account")
+        if chosen and typed:
+            self.add_error("new_account", "Choose an account above or name a new one here, not both.")
+        if not chosen and not typed and not self.has_error("account") and not self.has_error("new_account"):
+            self.add_error("account", "Choose an account, or name a new one below.")
+        return cleaned
+
+    def payer(self) -> Account:
+        """The account chosen, or the one of the name typed, made where there is none."""
+        if chosen := self.cleaned_data.get("account"):
+            return chosen  # type: ignore[no-any-return]
+        return Account.objects.get_or_create(name=self.cleaned_data["new_account"])[0]
+
+
+class RotateForm(forms.Form):
+    CHOICES: ClassVar[list[tuple[str, str]]] = [
+        ("0", "not at all: it ends now"),
+        ("1", "one hour"),
+        ("24", "24 hours"),
+        ("168", "7 days"),
+    ]
+    grace = forms.ChoiceField(
+        label="The old key goes on working for",
+        choices=CHOICES,
+        initial="24",
+        widget=UnfoldAdminRadioSelectWidget(),
+    )
+
+    def duration(self) -> timedelta:
+        return timedelta(hours=int(self.cleaned_data["grace"]))
+
+
+class UserCreationForm(BaseUserCreationForm):
+    class Meta:
+        model = User
+        fields = ("username",)
+
+
+class UserChangeForm(BaseUserChangeForm):
+    class Meta:
+        model = User
+        fields = "__all__"  # the admin's fieldsets choose

@@ -1,0 +1,319 @@
+"""The console's pages for the catalog: vendors, providers, models with their routes and prices, aliases, settings."""
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, DecimalField, QuerySet, TextField
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminExpandableTextareaWidget
+
+from models_catalog import checks, discovery, pages, snapshot
+from models_catalog import models as rows
+from models_catalog.forms import AmountField, CatalogForm, ModelForm, PickForm, ProviderForm
+
+
+class CatalogModelAdmin(ModelAdmin):
+    """What the pages share: own style, and writing only what the form changed, for other processes write here too."""
+
+    formfield_overrides = {TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}  # type: ignore[assignment, misc]
+
+    class Media:
+        css: ClassVar = {"all": ("admin_kodna/console.css",)}
+        js = ("admin_kodna/console.js",)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if not change:
+            obj.save()
+        elif columns := self.changed_columns(form):
+            obj.save(update_fields=columns)
+
+    def changed_columns(self, form: Any) -> list[str]:
+        columns = {field.name for field in self.opts.concrete_fields}
+        return [name for name in form.changed_data if name in columns]
+
+
+class Switchable(CatalogModelAdmin):
+    """A row with `is_active`: switched by one click, from the list and from its own page."""
+
+    list_before_template: Any = "admin/row_form.html"
+
+    def _name(self, view: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.switch_view)
+        return [path("<int:pk>/switch/", view, name=self._name("switch")), *super().get_urls()]
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """The button is for those who may press it."""
+        return [name for name in self.list_display if name != "switch" or self.has_change_permission(request)]
+
+    def permitted(self, request: HttpRequest, pk: int) -> Any:
+        row = self.get_queryset(request).filter(pk=pk).first()
+        if row is None:
+            raise Http404("No such row.")
+        if not self.has_change_permission(request, row):
+            raise PermissionDenied
+        return row
+
+    def switch_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        row = self.permitted(request, pk)
+        row.is_active = request.POST.get("to") == "1"
+        row.save(update_fields=["is_active"])
+        words = "Switched on" if row.is_active else "Switched off"
+        self.log_change(request, row, f"{words}.")
+        messages.success(request, f"{words}: {row}.")
+        if request.POST.get("from") == "page":
+            return HttpResponseRedirect(reverse(f"admin:{self._name('change')}", args=[pk]))
+        kept = request.POST.get("filters", "")
+        return HttpResponseRedirect(reverse(f"admin:{self._name('changelist')}") + (f"?{kept}" if kept else ""))
+
+    @display(description="")
+    def switch(self, row: Any) -> SafeString:
+        to, word = (0, "Switch off") if row.is_active else (1, "Switch on")
+        return format_html(
+            '<button type="submit" form="kd-row-form" formaction="{}" name="to" value="{}" class="kd-row-button"'
+            ' aria-label="{}: {}">{}</button>',
+            *(reverse(f"admin:{self._name('switch')}", args=[row.pk]), to, word, row, word),
+        )
+
+
+@admin.register(rows.Vendor)
+class VendorAdmin(CatalogModelAdmin):
+    list_display = ("name", "slug", "model_count", "position")
+    search_fields = ("name", "slug")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).annotate(model_count=Count("models"))
+
+    @display(description="models", ordering="model_count")
+    def model_count(self, vendor: Any) -> SafeString:
+        url = f"{reverse('admin:models_catalog_model_changelist')}?vendor__id__exact={vendor.pk}"
+        return format_html('<a href="{}" class="text-link">{}</a>', url, vendor.model_count)
+
+
+@admin.register(rows.Provider)
+class ProviderAdmin(Switchable):
+    form = ProviderForm
+    list_display = ("slug", "dialect", "base_url", "state", "model_count", "switch")
+    list_filter = ("is_active", "dialect")
+    search_fields = ("slug", "base_url")
+    change_form_outer_before_template: Any = "admin/models_catalog/provider/toolbar.html"
+    TIMEOUTS = ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).annotate(model_count=Count("routes__model", distinct=True))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        stored = obj is not None and obj.api_key != ""
+        credential = ("api_key", "clear_api_key") if stored else ("api_key",)
+        return (
+            (None, {"fields": ("slug", "dialect", "base_url", *credential, "is_active", "discovers")}),
+            ("What it serves", {"fields": ("groups", "supports", "headers", "quirks")}),
+            ("Timeouts and load", {"fields": (self.TIMEOUTS[:2], self.TIMEOUTS[2:], "max_concurrency")}),
+        )
+
+    def changed_columns(self, form: Any) -> list[str]:
+        """Not the credential where none was typed: one that cannot be decrypted stays as it is."""
+        cleared = ["api_key"] if "clear_api_key" in form.changed_data else []
+        return [*super().changed_columns(form), *cleared]
+
+    @display(description="state")
+    def state(self, provider: rows.Provider) -> SafeString | str:
+        fault = snapshot.why_unusable(provider)
+        if provider.is_active and fault:
+            return fault
+        kind, word = ("good", "live") if provider.is_active else ("bad", "off")
+        return format_html('<span class="kd-badge kd-badge-{}">{}</span>', kind, word)
+
+    @display(description="models", ordering="model_count")
+    def model_count(self, provider: Any) -> int:
+        return int(provider.model_count)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        provider = self.get_object(request, object_id)
+        extra = {"fault": snapshot.why_unusable(provider)} if provider else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+    # --- asking the provider ---
+
+    def get_urls(self) -> list[URLPattern]:
+        guard = self.admin_site.admin_view
+        return [
+            path("<int:pk>/test/", guard(self.test_view), name="models_catalog_provider_test"),
+            path("<int:pk>/models/", guard(self.models_view), name="models_catalog_provider_models"),
+            *super().get_urls(),
+        ]
+
+    def _probe(self, provider: rows.Provider) -> tuple[list[str], str]:
+        """The models that it lists, or what is wrong. It is asked also while it is off or did not answer last time."""
+        try:
+            return discovery.probe(provider), ""
+        except (snapshot.Unusable, discovery.ProbeError) as fault:
+            return [], str(fault)
+
+    def _probe_page(self, request: HttpRequest, provider: rows.Provider, **context: Any) -> HttpResponse:
+        request.current_app = self.admin_site.name
+        names, fault = self._probe(provider)
+        there = set(provider.routes.values_list("upstream_model", flat=True))
+        listed = [{"name": name, "there": name in there} for name in names]
+        common = {**self.admin_site.each_context(request), "opts": self.opts, "original": provider, "media": self.media}
+        found = {"fault": fault, "listed": listed, "new": sum(not entry["there"] for entry in listed)}
+        return TemplateResponse(request, "admin/models_catalog/provider/probe.html", {**common, **found, **context})
+
+    def test_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        provider = self.permitted(request, pk)
+        return self._probe_page(request, provider, title=f"Test of {provider}")
+
+    def models_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """First the list to choose from, then, with `add`, the ones chosen."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        provider = self.permitted(request, pk)
+        if not request.user.has_perm("models_catalog.add_model"):
+            raise PermissionDenied
+        title = f"Add models from {provider}"
+        if "add" not in request.POST:
+            return self._probe_page(request, provider, title=title, choosing=True)
+        form = PickForm(request.POST)
+        if not form.is_valid():
+            return self._probe_page(request, provider, title=title, choosing=True, errors=form.errors["names"])
+        count = discovery.add_models(provider, form.cleaned_data["names"])
+        self.log_change(request, provider, f"Added {count} of its models.")
+        messages.success(request, f"Added from {provider}: {count} model{'' if count == 1 else 's'}.")
+        return HttpResponseRedirect(reverse("admin:models_catalog_model_changelist"))
+
+
+class RouteInline(TabularInline):
+    model = rows.Route
+    hide_title = True
+    fields = ("provider", "upstream_model", "priority", "weight", "is_active", "state")
+    readonly_fields = ("state",)
+    extra = 0
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[rows.Route]:
+        return super().get_queryset(request).select_related("provider", "model")
+
+    @display(description="state")
+    def state(self, route: rows.Route) -> str:
+        if route.pk is None:
+            return "new"
+        return checks.route_fault(route) or "live"
+
+
+class PriceInline(TabularInline):
+    model = rows.Price
+    hide_title = True
+    fields = ("valid_from", "input", "output", "cached_input", "cache_write", "source")
+    extra = 0
+    verbose_name_plural = "prices, USD per million tokens"
+    formfield_overrides = {DecimalField: {"form_class": AmountField}}  # type: ignore[assignment, misc]
+
+
+class LiveFilter(admin.SimpleListFilter):
+    title = "live"
+    parameter_name = "live"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "has a live route"), ("no", "has none")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        match self.value():
+            case "yes":
+                return queryset.filter(live__gt=0)
+            case "no":
+                return queryset.filter(live=0)
+        return queryset
+
+
+@admin.register(rows.Model)
+class ModelAdminPage(Switchable):
+    form = ModelForm
+    list_display = ("slug", "vendor", "context_size", "output_size", "price", "state", "switch")
+    list_filter = (LiveFilter, "is_active", "vendor")
+    list_select_related = ("vendor",)
+    list_per_page = 50
+    search_fields = ("slug", "name", "aliases__slug")
+    search_help_text = "ID, name or alias"
+    readonly_fields = ("created_at",)
+    inlines = (RouteInline, PriceInline)
+    change_form_outer_before_template: Any = "admin/models_catalog/model/warning.html"
+    fieldsets = (
+        (None, {"fields": ("slug", "vendor", "name", "description", "is_active")}),
+        ("Limits", {"fields": (("context", "output"), "limits")}),
+        ("What it can", {"fields": (("input_modalities", "output_modalities"), ("supports", "fallbacks"))}),
+        ("Listing", {"fields": ("position", "created_at")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return checks.live_routes(super().get_queryset(request)).prefetch_related("prices")
+
+    @display(description="context", ordering="context")
+    def context_size(self, model: rows.Model) -> str:
+        return pages.compact(model.context)
+
+    @display(description="output", ordering="output")
+    def output_size(self, model: rows.Model) -> str:
+        return pages.compact(model.output)
+
+    @display(description="price, in / out")
+    def price(self, model: rows.Model) -> str:
+        now = timezone.now()
+        price = next((price for price in model.prices.all() if price.valid_from <= now), None)
+        if price is None or price.input is None or price.output is None:
+            return "—"
+        return f"{price.input.normalize():f} / {price.output.normalize():f}"
+
+    @display(description="routes", label={"live": "success", "dead": "warning", "off": "danger"}, ordering="live")
+    def state(self, model: Any) -> tuple[str, str]:
+        if not model.is_active:
+            return "off", "off"
+        return ("live", f"{model.live} live") if model.live else ("dead", "no live route")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        model = self.get_object(request, object_id)
+        extra = {"reasons": checks.why_dead(model)} if model else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+
+@admin.register(rows.Alias)
+class AliasAdmin(CatalogModelAdmin):
+    list_display = ("slug", "model")
+    list_select_related = ("model",)
+    search_fields = ("slug", "model__slug")
+    autocomplete_fields = ("model",)
+
+
+@admin.register(rows.Catalog)
+class CatalogAdmin(CatalogModelAdmin):
+    """One row: its list is its page."""
+
+    form = CatalogForm
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row, _ = rows.Catalog.objects.get_or_create(pk=1)
+        return HttpResponseRedirect(reverse("admin:models_catalog_catalog_change", args=[row.pk]))

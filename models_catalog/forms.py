@@ -1,0 +1,234 @@
+"""The console's forms for the catalog: lists and headers as text, credentials that go in and never come out."""
+
+import re
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from django import forms
+from django.core.exceptions import ValidationError
+from unfold.widgets import (
+    UnfoldAdminExpandableTextareaWidget,
+    UnfoldAdminPasswordToggleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldBooleanWidget,
+)
+
+from models_catalog.models import HEADER_NAME, Alias, Catalog, Model, Provider, validate_id
+
+MASK = "(stored)"  # stands for a header value that is not shown; sent back, it keeps what is stored
+_SECRET = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
+
+
+class NamesField(forms.CharField):
+    """A list of names (JSON in the model) as lines of text."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=UnfoldAdminExpandableTextareaWidget(), **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        names = (name.strip() for name in re.split(r"[,\n\r]", value or ""))
+        return list(dict.fromkeys(name for name in names if name))
+
+
+class HeadersField(forms.CharField):
+    """Headers (a JSON object in the model) as lines `Name: value`. Values that look like secrets are not shown."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=UnfoldAdminExpandableTextareaWidget(), **kwargs)
+
+    @staticmethod
+    def masked(headers: dict[str, str]) -> dict[str, str]:
+        return {name: MASK if _SECRET.search(name) else text for name, text in headers.items()}
+
+    def prepare_value(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        # By name: PostgreSQL keeps no order.
+        return "\n".join(f"{name}: {text}" for name, text in sorted(self.masked(value).items()))
+
+    def to_python(self, value: Any) -> Any:
+        headers: dict[str, str] = {}
+        for line in filter(str.strip, (value or "").splitlines()):
+            name, colon, text = line.partition(":")
+            name, text = name.strip(), text.strip()
+            if not colon or not HEADER_NAME.fullmatch(name) or not (text.isascii() and text.isprintable()):
+                raise ValidationError(f"Expected Name: value, in ASCII, not {name[:60]!r}.")
+            if name.lower() in map(str.lower, headers):
+                raise ValidationError(f"{name} is there twice.")
+            headers[name] = text
+        return headers
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.masked(initial or {}) != self.to_python(data))
+        except ValidationError:
+            return True
+
+
+class AmountField(forms.DecimalField):
+    """A price without the zeros that the column's six decimals add."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return f"{value.normalize():f}" if isinstance(value, Decimal) else value
+
+
+class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    api_key = forms.CharField(
+        label="Credential",
+        required=False,
+        max_length=5000,
+        widget=UnfoldAdminPasswordToggleWidget(attrs={"autocomplete": "new-password", "spellcheck": "false"}),
+    )
+    clear_api_key = forms.BooleanField(
+        label="Forget the stored credential", required=False, widget=UnfoldBooleanWidget()
+    )
+    groups = NamesField(help_text="What a client names in “group”. One a line or between commas.")
+    supports = NamesField(
+        help_text="Endpoints that it has: chat, responses, embeddings, images, audio.", initial=["chat"]
+    )
+    quirks = NamesField(help_text="Named departures from the dialect.")
+    headers = HeadersField(
+        help_text=f"Name: value, one a line; sent with every request. {MASK} stands for a value that is kept."
+    )
+
+    class Meta:
+        model = Provider
+        fields: ClassVar[list[str]] = [
+            *("slug", "dialect", "base_url", "api_key", "is_active", "discovers"),
+            *("groups", "supports", "headers", "quirks"),
+            *("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout", "max_concurrency"),
+        ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stored_key: str | None = self.instance.api_key
+        self.stored_headers: dict[str, str] = dict(self.instance.headers)
+        self.initial["api_key"] = ""  # never sent to the browser; empty in the answer keeps what is stored
+        field = self.fields.get("api_key")
+        if field is not None:
+            field.help_text = f"{self._what_is_stored()} The key itself, or env:NAME. Stored encrypted, never shown."
+
+    def _what_is_stored(self) -> str:
+        if self.stored_key is None:
+            return "What is stored cannot be decrypted with KODNA_ENCRYPTION_KEYS: enter it again."
+        if self.stored_key == "":
+            return "None is stored."
+        if self.stored_key.startswith("env:"):
+            return f"Now {self.stored_key}: leave empty to keep."
+        return "One is stored: leave empty to keep."
+
+    def clean_base_url(self) -> str:
+        url: str = self.cleaned_data["base_url"]
+        if not re.fullmatch(r"(?:https?://|\$\{)[\x21-\x7e]+", url):
+            raise ValidationError("Expected a URL that begins with http:// or https://, or ${NAME}.")
+        return url
+
+    def clean_api_key(self) -> str | None:
+        typed: str = self.cleaned_data["api_key"]
+        if not typed:
+            return self.stored_key
+        if not re.fullmatch(r"[\x21-\x7e]+", typed):
+            raise ValidationError("A credential has no spaces and no letters outside ASCII.")
+        if typed.startswith("env:") and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", typed):
+            raise ValidationError("After env: comes the name of an environment variable.")
+        return typed
+
+    def clean_headers(self) -> dict[str, str]:
+        headers: dict[str, str] = self.cleaned_data["headers"]
+        stored = {name.lower(): text for name, text in self.stored_headers.items()}
+        for name, text in headers.items():
+            if text != MASK:
+                continue
+            if name.lower() not in stored:
+                raise ValidationError(f"No value of {name} is stored: write one.")
+            headers[name] = stored[name.lower()]
+        return headers
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if self.cleaned_data.get("clear_api_key"):
+            if self.data.get(self.add_prefix("api_key")):
+                self.add_error("clear_api_key", "Either forget the credential or enter another, not both.")
+            self.cleaned_data["api_key"] = ""
+        return cleaned
+
+
+class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
+    input_modalities = NamesField(initial=["text"], help_text="text, image, audio, video, file")
+    output_modalities = NamesField(initial=["text"], help_text="text, image, audio")
+    supports = NamesField(help_text="tools, vision, reasoning, structured_outputs")
+    fallbacks = NamesField(help_text="Other model IDs, tried once every route has failed. One a line, in order.")
+
+    class Meta:
+        model = Model
+        fields: ClassVar[list[str]] = [
+            *("slug", "vendor", "name", "description", "is_active", "context", "output", "limits"),
+            *("input_modalities", "output_modalities", "supports", "fallbacks", "position"),
+        ]
+
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if Alias.objects.filter(slug=slug).exists():
+            raise ValidationError("An alias has this name.")
+        return slug
+
+    def clean_fallbacks(self) -> list[str]:
+        names: list[str] = self.cleaned_data["fallbacks"]
+        known = set(Model.objects.filter(slug__in=names).values_list("slug", flat=True))
+        if unknown := [name for name in names if name not in known]:
+            raise ValidationError(f"No such model: {', '.join(unknown)}.")
+        if self.cleaned_data.get("slug") in names:
+            raise ValidationError("A model cannot be its own fallback.")
+        return names
+
+
+class CatalogForm(forms.ModelForm):  # type: ignore[type-arg]
+    default_model = forms.ChoiceField(
+        required=False,
+        widget=UnfoldAdminSelectWidget(),
+        help_text="The model of a request that names none. None: such a request is refused.",
+    )
+
+    class Meta:
+        model = Catalog
+        fields: ClassVar[list[str]] = ["default_model"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        models = [(slug, slug) for slug in Model.objects.order_by("slug").values_list("slug", flat=True)]
+        aliases = [
+            (alias.slug, f"{alias.slug} → {alias.model.slug}") for alias in Alias.objects.select_related("model")
+        ]
+        known = {slug for slug, _ in models + aliases}
+        gone = self.instance.default_model
+        lost = [(gone, f"{gone} (no longer in the catalog)")] if gone and gone not in known else []
+        field = self.fields["default_model"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [("", "none"), *lost, ("Models", models), ("Aliases", aliases)]
+
+    def clean_default_model(self) -> str:
+        name: str = self.cleaned_data["default_model"]
+        known = Model.objects.filter(slug=name).exists() or Alias.objects.filter(slug=name).exists()
+        if name and not known:
+            raise ValidationError("Neither a model nor an alias has this name.")
+        return name
+
+
+class UpstreamNames(forms.MultipleChoiceField):
+    """Names that a provider listed a moment ago: whatever a route's own form would take."""
+
+    def valid_value(self, value: str) -> bool:
+        try:
+            validate_id(value)
+        except ValidationError:
+            return False
+        return len(value) <= 200
+
+
+class PickForm(forms.Form):
+    """Which of a provider's models to add."""
+
+    names = UpstreamNames(error_messages={"required": "Choose at least one model."})

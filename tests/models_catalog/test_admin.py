@@ -1,0 +1,372 @@
+"""The console's pages for the catalog, through Django's test client, with a provider on a socket of its own."""
+
+from decimal import Decimal
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from models_catalog import snapshot
+from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route, Vendor
+from tests.upstreams import RefusingUpstream, Upstream, error_reply, json_reply
+
+PROVIDERS, MODELS = "/admin/models_catalog/provider/", "/admin/models_catalog/model/"
+SECRET = "sk-not-to-be-shown"
+TIMEOUTS = {"connect_timeout": 5, "first_byte_timeout": 60, "idle_timeout": 60, "total_timeout": 600}
+PROVIDER = {
+    "slug": "local",
+    "dialect": "openai",
+    "base_url": "http://127.0.0.1:1/v1",
+    "is_active": "on",
+    "api_key": "",
+    "groups": "",
+    "supports": "chat",
+    "headers": "",
+    "quirks": "",
+    "max_concurrency": 0,
+    **TIMEOUTS,
+}
+NO_ROWS = {f"{name}-{part}_FORMS": 0 for name in ("routes", "prices") for part in ("TOTAL", "INITIAL")}
+MODEL = {
+    "slug": "m",
+    "is_active": "on",
+    "limits": "pass",
+    "position": 0,
+    "input_modalities": "text",
+    "output_modalities": "text",
+    "supports": "",
+    "fallbacks": "",
+    **NO_ROWS,
+}
+
+
+@pytest.fixture
+def admin_client(db, client) -> Client:
+    """An operator, without a password: hashing one takes longer than most tests here."""
+    client.force_login(get_user_model().objects.create_superuser("admin"))
+    return client
+
+
+@pytest.fixture
+def vendor(db) -> Vendor:
+    return Vendor.objects.create(slug="v", name="A vendor")
+
+
+@pytest.fixture
+def provider(db) -> Provider:
+    return Provider.objects.create(slug="local", base_url="http://127.0.0.1:1/v1", api_key=SECRET)
+
+
+@pytest.fixture
+def model(vendor, provider) -> Model:
+    model = Model.objects.create(slug="m", vendor=vendor, context=128000, output=4096)
+    Route.objects.create(model=model, provider=provider, upstream_model="m-there")
+    return model
+
+
+def text_of(client: Client, url: str) -> str:
+    answer = client.get(url)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def save(client: Client, provider: Provider, **fields: object):
+    """Send the provider's form, and read the row anew."""
+    answer = client.post(f"{PROVIDERS}{provider.pk}/change/", {**PROVIDER, **fields})
+    return answer, Provider.objects.get(pk=provider.pk)
+
+
+# --- providers -------------------------------------------------------------------------------------------------------
+
+
+def test_it_works(admin_client):
+    headers = "X-Team: blue\r\nAuthorization: Basic abc"
+    answer = admin_client.post(
+        f"{PROVIDERS}add/", {**PROVIDER, "api_key": SECRET, "groups": "a, b", "headers": headers}
+    )
+    assert answer.status_code == 302
+    row = Provider.objects.get()
+    assert (row.api_key, row.groups, row.supports) == (SECRET, ["a", "b"], ["chat"])
+    assert row.headers == {"X-Team": "blue", "Authorization": "Basic abc"}
+    assert snapshot.why_unusable(row) == ""
+
+
+def test_a_credential_is_never_sent_back(admin_client, provider):
+    Provider.objects.update(headers={"Authorization": "Bearer qwertz", "X-Team": "blue"})
+    for url in (PROVIDERS, f"{PROVIDERS}{provider.pk}/change/", f"{PROVIDERS}{provider.pk}/history/"):
+        page = text_of(admin_client, url)
+        assert SECRET not in page
+        assert "qwertz" not in page
+    page = text_of(admin_client, f"{PROVIDERS}{provider.pk}/change/")
+    assert "Authorization: (stored)\nX-Team: blue" in page
+    assert "One is stored: leave empty to keep." in page
+
+
+def test_nor_one_just_typed_into_a_form_with_a_fault(admin_client, provider):
+    answer, row = save(admin_client, provider, api_key="sk-typed", base_url="")
+    assert answer.status_code == 200
+    assert "sk-typed" not in answer.content.decode()
+    assert row.api_key == SECRET
+
+
+def test_no_log_entry_holds_a_credential(admin_client, provider):
+    save(admin_client, provider, api_key="sk-typed")
+    assert "sk-typed" not in str(list(LogEntry.objects.values()))
+
+
+def test_an_empty_credential_keeps_what_is_stored(admin_client, provider):
+    _, row = save(admin_client, provider, max_concurrency=3)
+    assert (row.api_key, row.max_concurrency) == (SECRET, 3)
+
+
+def test_a_typed_credential_replaces_it(admin_client, provider):
+    assert save(admin_client, provider, api_key="sk-other")[1].api_key == "sk-other"
+
+
+def test_the_stored_credential_is_forgotten_on_request(admin_client, provider):
+    assert save(admin_client, provider, clear_api_key="on")[1].api_key == ""
+
+
+def test_forget_and_replace_at_once_is_refused(admin_client, provider):
+    answer, row = save(admin_client, provider, clear_api_key="on", api_key="sk-other")
+    assert "not both" in answer.content.decode()
+    assert row.api_key == SECRET
+
+
+def test_a_credential_that_cannot_be_decrypted_stays_as_it_is(admin_client, provider, settings):
+    kept = settings.ENCRYPTION_KEYS
+    settings.ENCRYPTION_KEYS = ["another"]
+    page = text_of(admin_client, f"{PROVIDERS}{provider.pk}/change/")
+    assert "cannot be decrypted" in page
+    assert save(admin_client, provider, max_concurrency=3)[0].status_code == 302
+    settings.ENCRYPTION_KEYS = kept
+    row = Provider.objects.get()
+    assert (row.api_key, row.max_concurrency) == (SECRET, 3)
+
+
+def test_the_name_of_a_variable_is_no_secret(admin_client, provider):
+    save(admin_client, provider, api_key="env:NOT_SET_HERE")
+    page = text_of(admin_client, f"{PROVIDERS}{provider.pk}/change/")
+    assert "Now env:NOT_SET_HERE: leave empty to keep." in page
+    assert "NOT_SET_HERE is not set in the environment" in page
+
+
+def test_saving_leaves_alone_what_other_processes_write(admin_client, provider):
+    Provider.objects.update(reachable=False)
+    assert not save(admin_client, provider, max_concurrency=3)[1].reachable
+
+
+def test_a_stored_header_is_kept(admin_client, provider):
+    Provider.objects.update(headers={"Authorization": "Bearer qwertz", "X-Old": "1"})
+    _, row = save(admin_client, provider, headers="authorization: (stored)\nX-New: 2")
+    assert row.headers == {"authorization": "Bearer qwertz", "X-New": "2"}
+
+
+def test_the_list_says_why_a_provider_is_not_live(admin_client, provider):
+    Provider.objects.create(slug="p2", base_url="http://127.0.0.1:1", api_key="env:NOT_SET_HERE")
+    Provider.objects.create(slug="p3", base_url="http://127.0.0.1:1", is_active=False)
+    page = text_of(admin_client, PROVIDERS)
+    assert ">live</span>" in page
+    assert "NOT_SET_HERE is not set in the environment" in page
+    assert ">off</span>" in page
+
+
+@pytest.mark.parametrize(("to", "active"), [("0", False), ("1", True)])
+def test_one_click_switches_a_provider(admin_client, provider, to, active):
+    before = snapshot.version()
+    answer = admin_client.post(f"{PROVIDERS}{provider.pk}/switch/", {"to": to, "filters": "dialect__exact=openai"})
+    assert answer.url == f"{PROVIDERS}?dialect__exact=openai"
+    assert Provider.objects.get().is_active is active
+    assert snapshot.version() > before
+
+
+def test_one_click_switches_a_model(admin_client, model):
+    answer = admin_client.post(f"{MODELS}{model.pk}/switch/", {"to": "0", "from": "page"})
+    assert answer.url == f"{MODELS}{model.pk}/change/"
+    assert not Model.objects.get().is_active
+
+
+# --- asking a provider -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listing(provider, upstream: Upstream) -> Upstream:
+    """The provider lists two models, of which one is new."""
+    upstream.answers(json_reply({"object": "list", "data": [{"id": "m-there"}, {"id": "vendor/<new>"}]}))
+    Provider.objects.update(base_url=upstream.base_url)
+    return upstream
+
+
+def test_test_lists_the_models(admin_client, model, listing):
+    page = admin_client.post(f"{PROVIDERS}{model.routes.get().provider_id}/test/").content.decode()
+    assert "lists 2 models, 1 of them not in the catalog" in page
+    assert "vendor/&lt;new&gt;" in page
+    assert listing.last.headers["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in page
+
+
+def test_test_asks_a_provider_that_is_off(admin_client, provider, listing):
+    Provider.objects.update(is_active=False, reachable=False)
+    assert "lists 2 models" in admin_client.post(f"{PROVIDERS}{provider.pk}/test/").content.decode()
+    assert not Provider.objects.get().is_active
+
+
+def test_test_says_what_is_wrong_in_words(admin_client, provider, upstream):
+    Provider.objects.update(base_url=upstream.base_url)
+    upstream.answers(error_reply(401, f"no such key {SECRET}"))
+    page = admin_client.post(f"{PROVIDERS}{provider.pk}/test/").content.decode()
+    assert "it refuses this credential (401)" in page
+    assert SECRET not in page
+
+
+def test_test_of_a_closed_port(admin_client, provider):
+    with RefusingUpstream() as nobody:
+        Provider.objects.update(base_url=nobody.base_url)
+        page = admin_client.post(f"{PROVIDERS}{provider.pk}/test/").content.decode()
+    assert "the connection was refused" in page
+
+
+def test_test_of_a_provider_without_its_variable(admin_client, provider):
+    Provider.objects.filter(pk=provider.pk).update(api_key="env:NOT_SET_HERE")
+    page = admin_client.post(f"{PROVIDERS}{provider.pk}/test/").content.decode()
+    assert "NOT_SET_HERE is not set in the environment" in page
+
+
+def test_add_models_marks_those_that_are_there(admin_client, model, listing):
+    page = admin_client.post(f"{PROVIDERS}{model.routes.get().provider_id}/models/").content.decode()
+    assert 'value="m-there" checked disabled' in page
+    assert 'value="vendor/&lt;new&gt;">' in page
+
+
+def test_add_models_adds_the_chosen(admin_client, provider, listing):
+    answer = admin_client.post(f"{PROVIDERS}{provider.pk}/models/", {"add": "1", "names": ["vendor/<new>"]})
+    assert answer.url == MODELS
+    assert Route.objects.get().upstream_model == "vendor/<new>"
+    assert Route.objects.get().provider == provider
+    assert not listing.requests
+
+
+@pytest.mark.parametrize("names", [[], ["with space"], ["x" * 201]])
+def test_add_models_refuses_what_is_no_model_id(admin_client, provider, listing, names):
+    answer = admin_client.post(f"{PROVIDERS}{provider.pk}/models/", {"add": "1", "names": names})
+    assert answer.status_code == 200
+    assert 'class="kd-fault" role="alert"' in answer.content.decode()
+    assert not Model.objects.exists()
+
+
+@pytest.mark.parametrize("view", ["test", "models", "switch"])
+def test_a_link_alone_does_nothing(admin_client, provider, listing, view):
+    assert admin_client.get(f"{PROVIDERS}{provider.pk}/{view}/").status_code == 405
+    assert not listing.requests
+
+
+@pytest.mark.parametrize("view", ["test", "models", "switch"])
+def test_an_onlooker_does_nothing(client, provider, listing, view):
+    user = get_user_model().objects.create_user("onlooker", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_provider"))
+    client.force_login(user)
+    assert f"/{view}/" not in text_of(client, PROVIDERS) + text_of(client, f"{PROVIDERS}{provider.pk}/change/")
+    assert client.post(f"{PROVIDERS}{provider.pk}/{view}/", {"to": "0"}).status_code == 403
+    assert Provider.objects.get().is_active
+    assert not listing.requests
+
+
+def test_adding_models_needs_the_right_to(client, provider, listing):
+    user = get_user_model().objects.create_user("helper", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="change_provider"))
+    client.force_login(user)
+    assert client.post(f"{PROVIDERS}{provider.pk}/models/", {"add": "1", "names": ["n"]}).status_code == 403
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_with_its_route_and_price(admin_client, vendor, provider):
+    route = {"provider": provider.pk, "upstream_model": "m-there", "priority": 2, "weight": 3, "is_active": "on"}
+    price = {"valid_from_0": "2026-01-01", "valid_from_1": "00:00", "input": "0.15", "output": "0.6"}
+    rows = {f"routes-0-{name}": value for name, value in route.items()}
+    rows |= {f"prices-0-{name}": value for name, value in price.items()}
+    form = {**MODEL, "vendor": vendor.pk, "supports": "tools, vision", **rows, "routes-TOTAL_FORMS": 1}
+    answer = admin_client.post(f"{MODELS}add/", {**form, "prices-TOTAL_FORMS": 1})
+    assert answer.status_code == 302, answer.context["errors"]
+    model = Model.objects.get()
+    assert model.supports == ["tools", "vision"]
+    assert (model.routes.get().provider, model.routes.get().priority) == (provider, 2)
+    assert model.prices.get().input == Decimal("0.15")
+
+
+def test_the_list_of_models(admin_client, model):
+    Price.objects.create(model=model, input=Decimal("0.15"), output=Decimal("0.6"))
+    Alias.objects.create(slug="fast", model=model)
+    page = text_of(admin_client, f"{MODELS}?q=fast")
+    for words in ("128K", "4K", "0.15 / 0.6", "1 live", "A vendor"):
+        assert words in page
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda: Provider.objects.update(is_active=False),
+    lambda: Provider.objects.update(base_url="http://${NOT_SET_HERE}"),
+    lambda: Route.objects.update(is_active=False),
+    lambda: Route.objects.all().delete(),
+])  # fmt: skip
+def test_the_list_marks_models_without_a_live_route(admin_client, model, spoil):
+    assert "no live route" not in text_of(admin_client, MODELS)
+    spoil()
+    assert "no live route" in text_of(admin_client, f"{MODELS}?live=no")
+    assert f"{MODELS}{model.pk}/change/" not in text_of(admin_client, f"{MODELS}?live=yes")
+
+
+def test_the_page_of_a_dead_model_says_why(admin_client, model, provider):
+    url = f"{MODELS}{model.pk}/change/"
+    assert "no live route" not in text_of(admin_client, url)
+    provider.api_key = "env:NOT_SET_HERE"
+    provider.save()
+    page = text_of(admin_client, url)
+    assert "This model has no live route: requests for it fail." in page
+    assert "<li>local: NOT_SET_HERE is not set in the environment</li>" in page
+
+
+# --- aliases, vendors, settings --------------------------------------------------------------------------------------
+
+
+def test_an_alias(admin_client, model):
+    url = "/admin/models_catalog/alias/"
+    assert admin_client.post(f"{url}add/", {"slug": "fast", "model": model.pk}).status_code == 302
+    assert "fast" in text_of(admin_client, url)
+    assert "A model has this ID" in admin_client.post(f"{url}add/", {"slug": "m", "model": model.pk}).content.decode()
+
+
+def test_vendors(admin_client, model):
+    assert f'?vendor__id__exact={model.vendor_id}" class="text-link">1</a>' in text_of(
+        admin_client, "/admin/models_catalog/vendor/"
+    )
+
+
+def test_the_settings_are_one_page(admin_client, model):
+    listing = admin_client.get("/admin/models_catalog/catalog/")
+    assert listing.url == "/admin/models_catalog/catalog/1/change/"
+    before = snapshot.version()
+    assert admin_client.post(listing.url, {"default_model": "m"}).status_code == 302
+    assert snapshot.load().default_model == "m"
+    assert snapshot.version() == before + 1
+    assert admin_client.get("/admin/models_catalog/catalog/add/").status_code == 403
+    assert admin_client.get("/admin/models_catalog/catalog/1/delete/").status_code == 403
+
+
+@pytest.mark.parametrize("name", ["nothing", "gone"])
+def test_a_default_model_that_is_not_there_is_refused(admin_client, model, name):
+    Catalog.objects.update_or_create(pk=1, defaults={"default_model": "gone"})
+    answer = admin_client.post("/admin/models_catalog/catalog/1/change/", {"default_model": name})
+    assert answer.status_code == 200
+    assert "gone (no longer in the catalog)" in answer.content.decode()
+    assert Catalog.objects.get().default_model == "gone"
+
+
+@pytest.mark.parametrize("name", ["", "fast"])
+def test_the_default_model_may_be_none_or_an_alias(admin_client, model, name):
+    Alias.objects.create(slug="fast", model=model)
+    answer = admin_client.post("/admin/models_catalog/catalog/1/change/", {"default_model": name})
+    assert answer.status_code == 302
+    assert Catalog.objects.get().default_model == name

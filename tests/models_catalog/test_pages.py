@@ -1,0 +1,397 @@
+"""The docs page: what a stranger reads there is what the catalog, the settings and the gateway say."""
+
+import ast
+import html
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from django.test import Client
+
+from models_catalog import pages
+from models_catalog.models import Alias, Catalog, Model, Provider, Route, Vendor
+from proxy import errors
+from tests.upstreams import Received, Reply, Upstream, chat_stream, completion
+
+NASTY = """<script>alert('1')</script>"&amp;\\{{x}}"""
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _forget_pages() -> Iterator[None]:
+    """Rolled-back tests use the same version numbers again."""
+    pages.listing.cache_clear()
+    yield
+    pages.listing.cache_clear()
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider.objects.create(slug="p", base_url="http://127.0.0.1:1/v1", api_key="sk-provider-secret")
+
+
+def add(slug: str, provider: Provider | None = None, vendor: str = "OpenAI / GPT", **fields: object) -> Model:
+    maker, _ = Vendor.objects.get_or_create(slug=vendor.split(" ")[0].lower(), defaults={"name": vendor})
+    model = Model.objects.create(slug=slug, vendor=maker, **fields)
+    if provider:
+        Route.objects.create(model=model, provider=provider, upstream_model="upstream-name")
+    return model
+
+
+def text(client: Client, **headers: str) -> str:
+    response = client.get("/", headers=headers)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    found = re.findall(rf'<code class="language-{language}">(.*?)</code>', page, re.DOTALL)
+    assert found
+    return [html.unescape(block) for block in found]
+
+
+def row(page: str, slug: str) -> str:
+    return next(part for part in page.split("<tr") if f'class="model-id">{html.escape(slug)}<' in part)
+
+
+def test_it_works(client: Client, provider: Provider) -> None:
+    add("gpt-4o", provider, context=128000, output=4096)
+    page = text(client)
+    assert "http://testserver/v1</code>" in page
+    assert "<td>128K</td>" in row(page, "gpt-4o")
+    assert "<td>4K</td>" in row(page, "gpt-4o")
+    assert "offline" not in page
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"),
+    [
+        (None, "—"), (512, "512"), (1500, "1.5K"), (4096, "4K"), (8192, "8K"), (9500, "9.5K"), (80000, "80K"),
+        (128000, "128K"), (131072, "131K"), (262000, "262K"), (999_999, "1M"), (1_000_000, "1M"), (1_048_576, "1M"),
+        (1_500_000, "1.5M"), (2_097_152, "2M"),
+    ],
+)  # fmt: skip
+def test_token_limits_are_short(tokens: int | None, shown: str) -> None:
+    assert pages.compact(tokens) == shown
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"), [(64 * 1024**2, "64 MB"), (1536 * 1024, "1.5 MB"), (2 * 1024**3, "2 GB"), (900, "900 bytes")]
+)
+def test_sizes_are_in_the_setting_s_units(length: int, shown: str) -> None:
+    assert pages.size(length) == shown
+
+
+@pytest.mark.parametrize("url", ["https://llm.example/api", "https://llm.example/api/", "https://llm.example/api/v1"])
+def test_the_operator_s_base_url_ends_in_v1(client: Client, settings, url: str) -> None:
+    settings.PUBLIC_BASE_URL = url
+    assert 'class="base-url">https://llm.example/api/v1</code>' in text(client)
+
+
+def test_the_base_url_follows_the_request(client: Client, settings) -> None:
+    settings.ALLOWED_HOSTS = ["one.example", "two.example"]
+    assert 'class="base-url">http://one.example/v1<' in text(client, host="one.example")
+    assert 'class="base-url">http://two.example/v1<' in text(client, host="two.example")
+
+
+def test_a_foreign_host_is_refused(client: Client) -> None:
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_a_change_of_the_catalog_shows_at_once(client: Client, provider: Provider) -> None:
+    model = add("first", provider)
+    assert "first" in text(client)
+    add("second", provider)
+    assert 'class="model-id">second<' in text(client)
+    model.is_active = False
+    model.save(update_fields=["is_active"])
+    assert 'class="model-id">first<' not in text(client)
+
+
+def test_an_unchanged_page_is_not_sent_again(client: Client, provider: Provider) -> None:
+    first = client.get("/")
+    assert first["Cache-Control"] == "no-cache"
+    again = client.get("/", headers={"if-none-match": first["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    add("new", provider)
+    assert client.get("/", headers={"if-none-match": first["ETag"]}).status_code == 200
+
+
+def test_it_is_compressed_on_request_and_keeps_its_etag(client: Client) -> None:
+    response = client.get("/", headers={"accept-encoding": "gzip"})
+    assert response["Content-Encoding"] == "gzip"
+    again = client.get("/", headers={"accept-encoding": "gzip", "if-none-match": response["ETag"]})
+    assert again.status_code == 304
+
+
+def test_a_model_without_a_live_route_is_marked(client: Client, provider: Provider) -> None:
+    add("up", provider)
+    add("down")
+    page = text(client)
+    assert ">offline<" not in row(page, "up")
+    assert ">offline<" in row(page, "down")
+
+
+def test_a_vendor_without_models_is_not_shown(client: Client, provider: Provider) -> None:
+    add("gpt-4o", provider)
+    Vendor.objects.create(slug="empty", name="Nobody's models")
+    page = text(client)
+    assert "OpenAI / GPT" in page
+    assert "Nobody" not in page
+
+
+def test_vendors_and_models_stand_in_their_order(client: Client, provider: Provider) -> None:
+    for position, name in enumerate(["Zeta", "Alpha"]):
+        Vendor.objects.create(slug=name.lower(), name=name, position=position)
+    for slug, vendor, position in (("c", "Zeta", 2), ("a", "Alpha", 1), ("b", "Zeta", 1)):
+        add(slug, provider, vendor, position=position)
+    assert re.findall(r'class="model-id">(\w)<', text(client)) == ["b", "c", "a"]
+
+
+def test_two_vendors_of_one_slugified_name_have_anchors_of_their_own(client: Client, provider: Provider) -> None:
+    add("one", provider, "モデル")
+    add("two", provider, "模型")
+    anchors = re.findall(r'<section class="vendor" id="([^"]+)"', text(client))
+    assert len(set(anchors)) == 2
+
+
+def test_aliases_are_listed(client: Client, provider: Provider) -> None:
+    Alias.objects.create(slug="fast", model=add("gpt-4o", provider))
+    assert re.search(r"<code>fast</code>.*?<code>gpt-4o</code>", text(client), re.DOTALL)
+
+
+def test_the_example_is_the_default_model_where_it_is_live(client: Client, provider: Provider) -> None:
+    add("a", provider)
+    Alias.objects.create(slug="usual", model=add("b", provider))
+    Catalog.objects.update_or_create(pk=1, defaults={"default_model": "usual"})
+    assert 'model="b",' in html.unescape(text(client))
+
+
+def test_the_example_is_the_first_live_model_otherwise(client: Client, provider: Provider) -> None:
+    add("a")
+    add("b", provider)
+    Catalog.objects.update_or_create(pk=1, defaults={"default_model": "a"})
+    assert 'model="b",' in html.unescape(text(client))
+
+
+def test_the_example_is_the_first_model_where_none_is_live(client: Client) -> None:
+    add("a")
+    add("b")
+    assert 'model="a",' in html.unescape(text(client))
+
+
+def test_an_empty_catalog_says_so(client: Client) -> None:
+    page = text(client)
+    assert "There are no models yet" in page
+    assert 'model="your-model-id",' in html.unescape(page)
+
+
+def test_names_from_the_catalog_are_escaped(client: Client, provider: Provider) -> None:
+    Alias.objects.create(slug=NASTY + "2", model=add(NASTY, provider, "<b>Evil</b>"))
+    page = text(client)
+    assert "<script>alert" not in page
+    assert "<b>Evil" not in page
+    assert html.escape(NASTY) in page
+
+
+def test_no_credential_reaches_the_page(client: Client, provider: Provider) -> None:
+    add("gpt-4o", provider)
+    page = text(client)
+    assert "sk-provider-secret" not in page
+    assert "upstream-name" not in page
+    assert "127.0.0.1:1" not in page
+
+
+def test_only_its_own_assets_may_run(client: Client) -> None:
+    response = client.get("/")
+    policy = response["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:")
+    assert "unsafe" not in policy
+    page = response.content.decode()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/static/)", page)
+    assert set(re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="([^"]+)"', page)) == {
+        "/static/docs/docs.css",
+        "/static/docs/docs.js",
+        "/static/docs/logo.svg",
+    }
+
+
+def test_only_reading_is_allowed(client: Client) -> None:
+    assert client.post("/").status_code == 405
+    assert client.head("/").status_code == 200
+
+
+def test_every_fragment_has_its_target(client: Client, provider: Provider) -> None:
+    add("gpt-4o", provider)
+    page = text(client)
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+
+
+def test_how_to_get_a_key_is_the_operator_s_text(client: Client, settings) -> None:
+    settings.KEY_HELP = "Write to https://chat.example/keys\n\nor <ask> us."
+    settings.CONTACT = "keys@llm.example"
+    page = text(client)
+    assert '<a href="https://chat.example/keys"' in page
+    assert "or &lt;ask&gt; us." in page
+    assert 'href="mailto:keys@llm.example"' in page
+    assert "You run it yourself?" not in page
+
+
+def test_the_limits_are_the_settings(client: Client, settings) -> None:
+    settings.DEFAULT_RPS, settings.DEFAULT_RPM, settings.DEFAULT_CONCURRENCY = 7, 1234, 0
+    settings.MAX_BODY_BYTES = 3 * 1024**2
+    page = text(client)
+    assert re.findall(r"<dd>([^<]+)</dd>", page) == ["7", "1234", "no limit"]
+    assert "up to 3 MB" in page
+
+
+def test_a_server_without_keys_says_so(client: Client, settings) -> None:
+    assert "without a key: it is set up" not in text(client)
+    settings.ALLOW_NO_AUTH = True
+    assert "without a key: it is set up" in text(client)
+
+
+def _refusals(kind: type[errors.Refusal] = errors.Refusal) -> Iterator[type[errors.Refusal]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _refusals(child)
+
+
+def test_every_error_of_the_gateway_is_in_the_table(client: Client) -> None:
+    table = text(client).split('<table class="wide errors">')[1].split("</table>")[0]
+    rows = dict(re.findall(r"<tr><td>(\d+)</td>(.*?)</tr>", table, re.DOTALL))
+    kinds = [kind for kind in _refusals() if kind is not errors.ProviderRefusal]
+    assert {str(kind.status) for kind in kinds} == set(rows)
+    for kind in kinds:
+        assert f"<code>{kind.type}</code>" in rows[str(kind.status)]
+        assert kind.code is None or f"<code>{kind.code}</code>" in rows[str(kind.status)]
+
+
+@pytest.fixture(params=["org/gpt-4o", NASTY])
+def full_page(request: pytest.FixtureRequest, client: Client, provider: Provider) -> tuple[str, str]:
+    add(request.param, provider, context=128000, output=4096, supports=["tools", "vision"])
+    return request.param, text(client)
+
+
+def test_the_python_examples_are_python(full_page: tuple[str, str]) -> None:
+    slug, page = full_page
+    for block in blocks(page, "python"):
+        strings = {node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)}
+        assert slug in strings
+
+
+def test_the_curl_examples_are_for_a_shell(full_page: tuple[str, str]) -> None:
+    slug, page = full_page
+    for block in blocks(page, "curl"):
+        arguments = shlex.split(block)
+        assert "http://testserver/v1/chat/completions" in arguments
+        assert json.loads(arguments[arguments.index("-d") + 1])["model"] == slug
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node: it is not installed")
+def test_the_javascript_examples_are_javascript(full_page: tuple[str, str], tmp_path: Path) -> None:
+    slug, page = full_page
+    file = tmp_path / "example.mjs"
+    for block in blocks(page, "javascript"):
+        assert json.dumps(slug).replace("'", "\\u0027") in block
+        file.write_text(block, encoding="utf-8")
+        subprocess.run(["node", "--check", file], check=True, timeout=20)
+
+
+def _chat(request: Received) -> Reply:
+    assert request.path == "/v1/chat/completions"
+    return chat_stream("Hello", " you") if request.json.get("stream") else completion("Hello you")
+
+
+@pytest.fixture
+def live_page(client: Client, provider: Provider, upstream: Upstream, settings) -> str:
+    """The page of a gateway that answers chats: what it shows can be run."""
+    settings.PUBLIC_BASE_URL = upstream.base_url
+    upstream.answers(_chat)
+    add("org/gpt-4o", provider, context=128000, output=4096, supports=["tools"])
+    return text(client)
+
+
+def run(command: list[str], upstream: Upstream) -> str:
+    environment = {**os.environ, "KODNA_API_KEY": "sk-kodna-test"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for request in upstream.requests:
+        assert request.headers["authorization"] == "Bearer sk-kodna-test"
+        assert request.json["model"] == "org/gpt-4o"
+    return done.stdout
+
+
+def test_the_openai_examples_run(live_page: str, upstream: Upstream) -> None:
+    quick, streaming, *_ = blocks(live_page, "python")
+    said = run([sys.executable, "-c", f"{quick}\n{streaming}"], upstream)
+    assert said.split("\n")[:3] == ["Hello you", "Hello you", "10 tokens"]
+
+
+@pytest.mark.parametrize("number", [2, 3], ids=["langchain", "llamaindex"])
+def test_the_library_examples_run(live_page: str, upstream: Upstream, number: int) -> None:
+    assert run([sys.executable, "-c", blocks(live_page, "python")[number]], upstream) == "Hello you\n"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl: it is not installed")
+def test_the_curl_examples_run(live_page: str, upstream: Upstream) -> None:
+    plain, streamed = (run(["bash", "-c", block], upstream) for block in blocks(live_page, "curl"))
+    assert json.loads(plain)["choices"][0]["message"]["content"] == "Hello you"
+    assert streamed.endswith("data: [DONE]\n\n")
+
+
+def test_the_json_examples_are_json(full_page: tuple[str, str]) -> None:
+    slug, page = full_page
+    answer, error, cody = (json.loads(block) for block in blocks(page, "json"))
+    assert answer["model"] == slug
+    assert set(error["error"]) == {"message", "type", "param", "code"}
+    override = cody["modelConfiguration"]["modelOverrides"][0]
+    assert override["serverSideConfig"]["apiModel"] == slug
+    assert override["contextWindow"] == {"maxInputTokens": 128000, "maxOutputTokens": 4096}
+    assert re.fullmatch(r"kodna::v1::[\w.-]+", override["modelRef"])
+
+
+def test_the_continue_example_is_its_config(full_page: tuple[str, str]) -> None:
+    slug, page = full_page
+    (model,) = yaml.safe_load(blocks(page, "yaml")[0])["models"]
+    assert (model["model"], model["apiBase"], model["provider"]) == (slug, "http://testserver/v1", "openai")
+    assert model["capabilities"] == ["tool_use", "image_input"]
+    assert model["defaultCompletionOptions"] == {"contextLength": 128000, "maxTokens": 4096}
+
+
+def test_what_is_not_known_of_a_model_is_left_out(client: Client, provider: Provider) -> None:
+    add("bare", provider)
+    page = text(client)
+    (model,) = yaml.safe_load(blocks(page, "yaml")[0])["models"]
+    assert "capabilities" not in model
+    assert "defaultCompletionOptions" not in model
+    assert "context_window" not in page
+
+
+def test_an_unknown_page_looks_like_ours(client: Client) -> None:
+    response = client.get("/no/such/page")
+    assert response.status_code == 404
+    assert "There is no such page" in response.content.decode()
+
+
+def test_a_fault_shows_no_details(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(pages, "build", broken)
+    client.raise_request_exception = False
+    response = client.get("/")
+    assert response.status_code == 500
+    assert "Something went wrong" in response.content.decode()
+    assert "secret" not in response.content.decode()

@@ -1,0 +1,156 @@
+"""The console's page of requests: nothing on it changes anything, and nothing reads the whole table."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from proxy import admin
+from proxy.models import UsageRecord
+
+USAGE = "/admin/proxy/usagerecord/"
+
+
+@pytest.fixture
+def admin_client(db, client) -> Client:
+    """An operator, without a password: hashing one takes longer than most tests here."""
+    client.force_login(get_user_model().objects.create_superuser("admin"))
+    return client
+
+
+def record(number: int = 1, **fields: object) -> UsageRecord:
+    values = {
+        "key_id": 7,
+        "key_prefix": "sk-kodna-AAAAaaaa",
+        "key_name": "laptop",
+        "account": "acme",
+        "requested_model": "fast",
+        "alias": "fast",
+        "model": "gpt-x",
+        "provider": "openai",
+        "status": 200,
+        "outcome": "complete",
+        "streamed": True,
+        "prompt_tokens": 1000,
+        "completion_tokens": 20,
+        "total_ms": 1500,
+        "cost": Decimal("0.000123456789"),
+        "created_at": timezone.now() - timedelta(seconds=number),
+    }
+    return UsageRecord.objects.create(request_id=f"req_{number}", **{**values, **fields})
+
+
+def text_of(client: Client, query: str = "") -> str:
+    answer = client.get(USAGE + query)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_it_works(admin_client):
+    record()
+    page = text_of(admin_client)
+    for words in ("laptop", "fast → gpt-x", "openai", "200 complete", "1,000 → 20", "$0.000123", "1.50 s", ">yes<"):
+        assert words in page
+
+
+def test_sums_of_the_selection(admin_client):
+    record(1, prompt_tokens=1000, completion_tokens=1, cost=Decimal("1.5"))
+    record(2, prompt_tokens=2000, completion_tokens=2, cost=None, model="other")
+    record(3, prompt_tokens=4000, completion_tokens=4, cost=Decimal("0.25"))
+    for query, sums in [("", (3, "7,000", 7, "$1.75")), ("?model__exact=gpt-x", (2, "5,000", 5, "$1.75"))]:
+        page = text_of(admin_client, query)
+        assert [f"<dd>{part}</dd>" in page for part in sums] == [True] * 4
+        assert "Sums of the newest" not in page
+
+
+def test_sums_over_nothing(admin_client):
+    assert text_of(admin_client).count("<dd>0</dd>") == 3
+
+
+def test_sums_are_bounded(admin_client, monkeypatch):
+    monkeypatch.setattr(admin, "SUMMED", 2)
+    for number in range(3):
+        record(number, prompt_tokens=10**number)
+    page = text_of(admin_client)
+    assert "<dd>11</dd>" in page  # the two newest
+    assert "Sums of the newest 2 requests" in page
+
+
+def test_nothing_counts_the_whole_table(admin_client):
+    record()
+    with CaptureQueriesContext(connection) as queries:
+        text_of(admin_client)
+    on_usage = [query["sql"] for query in queries if "proxy_usagerecord" in query["sql"]]
+    assert on_usage
+    assert [sql for sql in on_usage if "LIMIT" not in sql] == []
+
+
+@pytest.mark.parametrize(("query", "found"), [
+    ("?q=req_1", True), ("?q=req_", False),
+    ("?outcome__exact=complete", True), ("?outcome__exact=failed", False),
+    ("?key_prefix__exact=sk-kodna-AAAAaaaa", True), ("?key_prefix__exact=sk-kodna-other", False),
+    ("?model__exact=gpt-x", True), ("?provider__exact=local", False), ("?account__exact=acme", True),
+    ("?created_at__gte=2999-01-01T00:00Z", False),
+])  # fmt: skip
+def test_filters(admin_client, query, found):
+    row = record()
+    assert (f"{USAGE}{row.pk}/change/" in text_of(admin_client, query)) is found
+
+
+def test_filters_offer_what_was_used_lately(admin_client, monkeypatch):
+    monkeypatch.setattr(admin, "RECENT", 1)
+    record(1, provider="new")
+    record(2, provider="old")
+    page = text_of(admin_client)
+    assert "?provider__exact=new" in page
+    assert "?provider__exact=old" not in page
+    assert 'title="old"' in text_of(admin_client, "?provider__exact=old")
+
+
+def test_pages_go_on_without_a_count(admin_client, monkeypatch):
+    monkeypatch.setattr(admin.UsageRecordAdmin, "list_per_page", 2)
+    rows = [record(number) for number in range(3)]
+    assert "?p=2" in text_of(admin_client)
+    assert f"{USAGE}{rows[2].pk}/change/" in text_of(admin_client, "?p=2")
+
+
+def test_one_request(admin_client):
+    tried = [{"provider": "openai", "status": 503, "error": "<busy>"}, {"provider": "local", "ms": 12.5}]
+    row = record(attempts=tried, first_token_ms=350.04, upstream_model="gpt-x-2026")
+    page = text_of(admin_client, f"{row.pk}/change/")
+    for words in ("req_1", "0.000123456789", "350.0 ms", "gpt-x-2026", "<td>503</td>", "&lt;busy&gt;", "<td>12.5</td>"):
+        assert words in page
+    assert "/admin/accounts/apikey/7/change/" in page
+
+
+def test_a_refused_request_without_a_key(admin_client):
+    row = record(
+        key_id=None, key_prefix="", key_name="", model="", provider="", cost=None, status=401, outcome="refused"
+    )
+    assert "401 refused" in text_of(admin_client)
+    assert "no price is known" in text_of(admin_client, f"{row.pk}/change/")
+
+
+@pytest.mark.parametrize("view", ["add/", "{}/delete/"])
+def test_nothing_is_added_or_deleted(admin_client, view):
+    assert admin_client.post(USAGE + view.format(record().pk), {"post": "yes"}).status_code == 403
+    assert UsageRecord.objects.count() == 1
+
+
+def test_nothing_is_changed(admin_client):
+    row = record()
+    assert admin_client.post(f"{USAGE}{row.pk}/change/", {"model": "other"}).status_code == 403
+    row.refresh_from_db()
+    assert row.model == "gpt-x"
+
+
+@pytest.mark.parametrize(("amount", "words"), [
+    (None, "—"), (Decimal(0), "$0.00"), (Decimal("0.000001"), "$0.000001"), (Decimal("1234.5"), "$1,234.50"),
+])  # fmt: skip
+def test_usd(amount, words):
+    assert admin.usd(amount) == words
