@@ -10,7 +10,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -25,6 +25,7 @@ MARK = "sk-kodna-"
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RANDOM = 37
 CHECKSUM = 6
+MOST_SEEN = 10_000
 SHOWN = len(MARK) + 8  # how much of a key is kept readable
 SOON = timedelta(days=7)  # a key that ends within this is "expiring"
 
@@ -154,9 +155,20 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyTable:
+    """`seen`: credentials that were found in this table, so that a busy client's HMAC is made once."""
+
     version: int
     by_digest: dict[bytes, Key]
     anonymous: Key | None  # whose name requests without a key run under, where that is allowed
+    seen: dict[bytes, Key] = field(default_factory=dict)
+
+    def find(self, credential: bytes) -> Key | None:
+        key = self.seen.get(credential)
+        if key is None:
+            key = self.by_digest.get(digest(credential))
+            if key is not None and len(self.seen) < MOST_SEEN:
+                self.seen[credential] = key
+        return key
 
 
 def version() -> int:

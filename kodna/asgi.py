@@ -6,6 +6,7 @@ Any ASGI server may run it. Importing this module starts the background thread o
 import atexit
 import gc
 import os
+from collections.abc import Awaitable
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kodna.settings")
@@ -45,12 +46,18 @@ def _start() -> asgi.Application:
 _gateway = _start()
 
 
-async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
+def _http(scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
     """Signature by name: Daphne calls with keywords."""
-    await (_gateway if asgi.serves(scope) else _django)(scope, receive, send)
+    return (_gateway if asgi.serves(scope) else _django)(scope, receive, send)
 
 
-application = ProtocolTypeRouter({"http": _http})
+async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """There is none yet: refuse the handshake."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
+
+
+application = ProtocolTypeRouter({"http": _http, "websocket": _websocket})
 
 # What is loaded by now stays: the collector need not look at it again, and less often at the rest.
 gc.collect()

@@ -36,6 +36,23 @@ class Request(WebRequest):
         self._opened = time.monotonic()
         self._received = 0
 
+    def process(self) -> Any:
+        self.requestHeaders.removeHeader(b"daphne-root-path")  # Daphne would let any client move the site's root
+        return super().process()
+
+    def handle_exception(self, exception: Exception) -> None:
+        """An error that left the application. Daphne's own would try to answer twice, and stop looking after others."""
+        if self._response_started:
+            self.abandon()
+        else:
+            super().handle_exception(exception)
+
+    def abandon(self) -> None:
+        """The application has ended in the middle of its answer: the client is to know that it is not whole."""
+        channel: Any = self.channel
+        if channel is not None and not self.finished:
+            channel.transport.abortConnection()
+
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         self._received += len(data)
         most = settings.MAX_BODY_BYTES
@@ -58,7 +75,6 @@ class Request(WebRequest):
             *replies.error_headers(refusal),
             (b"x-request-id", new_request_id().encode()),
             (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
         ]
         lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
         channel: Any = self.channel
@@ -91,10 +107,23 @@ class Server(daphne.server.Server):
         self.failed = True
         self.stop()
 
+    def application_checker(self) -> None:
+        for protocol, details in list(self.connections.items()):
+            instance = details.get("application_instance")
+            if instance is not None and instance.done() and "disconnected" not in details:
+                _settle(protocol, instance)
+        super().application_checker()
+
     def kill_all_applications(self) -> Any:
         # Daphne's own stumbles over a connection whose request is not whole yet: it has no application.
         self.connections = {key: value for key, value in self.connections.items() if "application_instance" in value}
         return super().kill_all_applications()
+
+
+def _settle(protocol: Any, instance: asyncio.Future[None]) -> None:
+    """An application that ended without an error and without an end to its answer."""
+    if isinstance(protocol, Request) and (instance.cancelled() or instance.exception() is None):
+        protocol.abandon()
 
 
 def _unsent(protocol: Any) -> int:

@@ -1,5 +1,6 @@
 """Readers for environment variables. `settings.py` is their only caller."""
 
+import math
 import os
 import secrets
 from pathlib import Path
@@ -47,6 +48,8 @@ def number(name: str, default: float, *, least: float = 0) -> float:
         return default
     try:
         parsed = float(value)
+        if not math.isfinite(parsed):
+            raise ValueError
     except ValueError:
         raise ImproperlyConfigured(f"{name}={value!r}: expected a number") from None
     if parsed < least:

@@ -7,6 +7,8 @@ uvicorn  WORKERS processes, for heavy traffic; more than one need PostgreSQL and
 
 import asyncio
 import os
+import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +33,10 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "run":
         os.environ.setdefault("KODNA_DEMO", "on")
     django.setup()
+    if taken := _why_taken(settings.HOST, settings.PORT):  # before `run` makes secrets that nobody would be shown
+        sys.stderr.write(f"Cannot listen on {settings.HOST}:{settings.PORT}: {taken}\n")
+        sys.stderr.write("Another HOST or PORT can be set in the environment.\n")
+        return 1
     return servers[arguments[0]]()
 
 
@@ -40,6 +46,16 @@ def run() -> int:
     report = first_run.prepare()
     threading.Thread(target=_announce, args=[report], daemon=True).start()
     return daphne()
+
+
+def _why_taken(host: str, port: int) -> str:
+    """Why the address cannot be listened on; empty where it can."""
+    host = host.strip("[]")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _announce(report: str) -> None:
@@ -75,6 +91,8 @@ def uvicorn() -> int:
         return 2
     import uvicorn as server
 
+    # uvicorn raises the signal that ended it once more: end by it in order, with what is to be done at exit.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.run(
         "kodna.asgi:application",
         host=settings.HOST,

@@ -2,6 +2,7 @@
 
 import hmac
 import os
+from logging import LogRecord
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -158,9 +159,18 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
+
+def _without_traceback(record: LogRecord) -> bool:
+    """A stranger's request for a host that is not ours is one line, not thirty."""
+    record.exc_info = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"line": {"()": "django.utils.log.CallbackFilter", "callback": _without_traceback}},
+    "loggers": {"django.security.DisallowedHost": {"filters": ["line"]}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("KODNA_LOG_LEVEL", "WARNING")},

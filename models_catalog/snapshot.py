@@ -21,7 +21,7 @@ class Unusable(Exception):
     """Why a provider cannot be asked; the text is for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # the same only as itself: it is a key of dictionaries
 class Provider:
     """Timeouts in seconds. `api_key` is the credential itself: it never leaves the process but to `base_url`."""
 

@@ -4,6 +4,7 @@ Everything under /v1 is answered here, unknown paths and wrong methods too, in O
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -24,11 +25,10 @@ class Application:
     """The ASGI callable for every path under `PREFIXES`."""
 
     def __init__(self, gateway: Gateway, status: Status) -> None:
-        self._gateway = gateway
         listing = Listing(gateway.tables)
         self._model = listing.one
         self._table: dict[str, tuple[str, Endpoint]] = {
-            "/v1/chat/completions": ("POST", self._chat),
+            "/v1/chat/completions": ("POST", partial(relay, gateway)),
             "/v1/models": ("GET", listing.all),
             "/health": ("GET", status.whole),
             "/health/live": ("GET", status.live),
@@ -38,25 +38,20 @@ class Application:
             self._table["/demo/v1/chat/completions"] = ("POST", demo_chat)
             self._table["/demo/v1/models"] = ("GET", demo_models)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path, asked = scope["path"], scope["method"]
         listed = self._table.get(path)
         if listed is None and path.startswith("/v1/models/"):
             listed = ("GET", self._model)
         if listed is None:
-            await _refuse(scope, send, errors.NotFound(f"There is nothing at {path[:200]}.", retry=False))
-            return
+            return _refuse(scope, send, errors.NotFound(f"There is nothing at {path[:200]}.", retry=False))
         method, endpoint = listed
         if asked == method or (asked == "HEAD" and method == "GET"):
-            await endpoint(scope, receive, send)
-        elif asked == "OPTIONS":
-            await replies.answer(send, 204, replies.preflight(scope), b"")
-        else:
-            refusal = errors.MethodNotAllowed(f"{asked} is not allowed at {path}: use {method}.", retry=False)
-            await _refuse(scope, send, refusal, (b"allow", f"{method}, OPTIONS".encode()))
-
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await relay(self._gateway, scope, receive, send)
+            return endpoint(scope, receive, send)
+        if asked == "OPTIONS":
+            return replies.answer(send, 204, replies.preflight(scope), b"")
+        refusal = errors.MethodNotAllowed(f"{asked} is not allowed at {path[:200]}: use {method}.", retry=False)
+        return _refuse(scope, send, refusal, (b"allow", f"{method}, OPTIONS".encode()))
 
 
 async def _refuse(scope: Scope, send: Send, refusal: errors.Refusal, *more: tuple[bytes, bytes]) -> None:
@@ -65,4 +60,5 @@ async def _refuse(scope: Scope, send: Send, refusal: errors.Refusal, *more: tupl
 
 
 def serves(scope: dict[str, Any]) -> bool:
-    return bool(scope["path"].startswith(PREFIXES))
+    path = scope["path"]
+    return bool(path.startswith(PREFIXES)) or path == "/v1"

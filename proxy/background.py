@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 0.05
 ADOPT_SECONDS = 5.0
+_LONGEST_WAIT = 3600.0  # `wait` takes no infinity
 
 
 class Tables:
@@ -74,7 +75,7 @@ class Background:
                     due[number] = now + seconds
                     self._do(work)
             self.settled.set()
-            self._stop.wait(max(0.0, min(due) - time.monotonic()))
+            self._stop.wait(min(max(0.0, min(due) - time.monotonic()), _LONGEST_WAIT))
         if self._last is not None:
             self._do(self._last)
         connection.close()

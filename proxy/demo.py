@@ -10,7 +10,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from django.conf import settings
@@ -54,6 +54,26 @@ async def demo_chat(scope: Scope, receive: Receive, send: Send) -> None:
         await _json(scope, send, {**_head("chat.completion", request), "choices": [choice], "usage": reply.usage})
 
 
+class _Function(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Expected(msgspec.Struct):
+    """The types of what `_reply` looks at."""
+
+    messages: list[dict[str, Any]]
+    model: str | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | _Tool | None = None
+
+
 def _admits(scope: Scope) -> bool:
     expected = f"Bearer {settings.PROVIDER_ENV['KODNA_DEMO_KEY']}".encode()
     return hmac.compare_digest(header(scope, b"authorization"), expected)
@@ -64,9 +84,11 @@ def _read(body: bytes) -> dict[str, Any]:
         members = Members(body)
     except Malformed as error:
         raise errors.InvalidJson(f"The body is not a JSON object: {error}.") from None
-    request: dict[str, Any] = msgspec.json.decode(members.text)
-    if not isinstance(request.get("messages"), list):
-        raise errors.BadRequest("'messages' must be an array.", param="messages")
+    try:
+        msgspec.json.decode(members.text, type=_Expected)
+        request: dict[str, Any] = msgspec.json.decode(members.text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise errors.BadRequest(f"The demonstration cannot read this: {error}.") from None
     return request
 
 
@@ -108,7 +130,6 @@ def _words(text: str) -> Iterator[str]:
 
 def _reply(request: dict[str, Any]) -> _Reply:
     last = request["messages"][-1] if request["messages"] else {}
-    last = last if isinstance(last, dict) else {}
     said = prompt_text(msgspec.json.encode([last]))[0].strip()
     if last.get("role") == "tool":
         return _Reply(request, f"The tool answered: {said}", None)
@@ -123,12 +144,11 @@ def _reply(request: dict[str, Any]) -> _Reply:
 
 def _chosen_tool(request: dict[str, Any]) -> dict[str, Any] | None:
     """`kodna-demo-tools` calls the first tool, or the one that `tool_choice` names."""
-    tools = [tool.get("function") for tool in request.get("tools") or () if isinstance(tool, dict)]
-    functions = [function for function in tools if isinstance(function, dict) and isinstance(function.get("name"), str)]
+    functions: list[dict[str, Any]] = [tool["function"] for tool in request.get("tools") or () if tool.get("function")]
     choice = request.get("tool_choice")
     if request.get("model") != TOOLS or not functions or choice == "none":
         return None
-    wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
+    wanted = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
     return next((function for function in functions if function["name"] == wanted), functions[0])
 
 
@@ -153,7 +173,8 @@ def _example(schema: Any, said: str, depth: int) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
     kind = kind[0] if isinstance(kind, list) and kind else kind
     if kind == "object":
-        properties = schema.get("properties") or {}
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
         return {name: _example(inner, said, depth + 1) for name, inner in properties.items()}
     simple = {"integer": 1, "number": 1, "boolean": True, "null": None}
     if kind == "array":

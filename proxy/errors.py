@@ -11,6 +11,7 @@ class Refusal(Exception):
     status = 400
     type = "invalid_request_error"
     code: str | None = None
+    hangs_up = False  # the rest of the request is not read: the connection cannot serve another
 
     def __init__(
         self,
@@ -60,10 +61,12 @@ class MethodNotAllowed(Refusal):
 
 class BodyTimeout(Refusal):
     status, code = 408, "request_timeout"
+    hangs_up = True
 
 
 class TooLarge(Refusal):
     status, code = 413, "request_too_large"
+    hangs_up = True
 
 
 class RateLimited(Refusal):

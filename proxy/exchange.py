@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from accounts.keys import Key
@@ -16,7 +17,7 @@ from proxy import meter, replies
 from proxy.background import Tables
 from proxy.errors import AllFailed, Refusal
 from proxy.formats.openai_chat import KEEPALIVE, Answer, ChatStream, Pricer, Usage, error_event
-from proxy.ingress import Envelope, Scope, Send, header
+from proxy.ingress import ClientGone, Envelope, Scope, Send, header
 from proxy.limits import Lease, Limiter
 from proxy.models import UsageRecord
 from proxy.outgoing import clamped
@@ -123,7 +124,10 @@ class Exchange:
 
     async def send_piece(self, data: bytes) -> None:
         if data:
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            try:
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            except RuntimeError as error:
+                raise _gone(error) from error
 
     async def end_stream(self, data: bytes) -> None:
         """The last bytes of a stream that came to its end, or whose last event is the provider's error."""
@@ -141,8 +145,11 @@ class Exchange:
             self._keepalive = asyncio.create_task(self._comment())
 
     async def _comment(self) -> None:
-        await self._start_stream()
-        await self.send_piece(KEEPALIVE)
+        if self._finished:
+            return
+        with suppress(ClientGone):
+            await self._start_stream()
+            await self.send_piece(KEEPALIVE)
 
     async def refuse(self, refusal: Refusal) -> None:
         """The error as the answer; as an event, where a stream has begun."""
@@ -153,8 +160,11 @@ class Exchange:
             tried = bool(record.attempts)
             outcome = Outcome.FAILED if tried and refusal.status >= 429 else Outcome.REFUSED
             self._record(outcome, refusal.status, refusal.code or refusal.type)
-        if self._finished:
-            return
+        if not self._finished:
+            with suppress(ClientGone):
+                await self._send_refusal(refusal)
+
+    async def _send_refusal(self, refusal: Refusal) -> None:
         if self.started:
             await self._last(error_event(refusal.message, refusal.type, refusal.code))
             return
@@ -193,11 +203,19 @@ class Exchange:
 
     async def _start(self, status: int, headers: replies.Headers) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers + self._headers()})
+        try:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers + self._headers()})
+        except RuntimeError as error:
+            raise _gone(error) from error
 
     async def _last(self, data: bytes) -> None:
         self._finished = True
-        await self._send({"type": "http.response.body", "body": data})
+        if self.lease is not None:
+            self.lease.release()  # who has read the answer's end may ask again at once
+        try:
+            await self._send({"type": "http.response.body", "body": data})
+        except RuntimeError as error:
+            raise _gone(error) from error
 
     def _headers(self) -> replies.Headers:
         headers = replies.common(self.record.request_id, self._scope)
@@ -254,6 +272,13 @@ class Exchange:
 def new_request_id() -> str:
     """Sorts by time: milliseconds, then 80 random bits. It is no secret."""
     return f"req_{time.time_ns() // 1_000_000:012x}{_random(80):020x}"
+
+
+def _gone(error: RuntimeError) -> ClientGone:
+    """What uvloop's error means where the connection has closed and uvicorn has not heard of it yet."""
+    if "closed" not in str(error):
+        raise error
+    return ClientGone()
 
 
 def _length(body: bytes) -> tuple[bytes, bytes]:

@@ -5,6 +5,7 @@ Called by `relay` only.
 
 import asyncio
 import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def authenticate(scope: Scope, table: KeyTable) -> Key:
         if table.anonymous is not None:
             return _usable(table.anonymous, scope)
         raise errors.BadKey("No API key. Send it as `Authorization: Bearer sk-kodna-…`.", retry=False)
-    key = table.by_digest.get(keys.digest(text))
+    key = table.find(text)
     if key is None:
         if not keys.well_formed(text.decode("latin-1")):
             raise errors.BadKey("This is not a key of this service: check that it was copied whole.", retry=False)
@@ -73,7 +74,9 @@ def _usable(key: Key, scope: Scope) -> Key:
 def client_address(scope: Scope) -> str:
     """The client's IP address: the connection's own, or what a trusted proxy says in `x-forwarded-for`."""
     peer = str(scope["client"][0]) if scope.get("client") else ""
-    hops = [hop.strip() for hop in header(scope, b"x-forwarded-for").decode("latin-1").split(",") if hop.strip()]
+    # Some proxies add a line of their own instead of adding to the client's: all lines are one list.
+    lines = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    hops = [hop.strip() for hop in lines.split(",") if hop.strip()]
     while _trusted(peer) and hops:
         peer = hops.pop()
     return peer
@@ -178,11 +181,11 @@ def read_envelope(body: bytes) -> Envelope:
         raise errors.InvalidJson(f"The body is not a JSON object: {error}.", retry=False) from None
     envelope = Envelope(members)
     if "model" in members:
-        envelope.model = _read(members, "model", str, "a string")
+        envelope.model = _read(members, "model", _STRING, "a string")
         if not envelope.model:
             raise _wrong("model", "a model's ID", "an empty string")
     if "stream" in members:
-        envelope.stream = bool(_read(members, "stream", bool | None, "true or false"))
+        envelope.stream = bool(_read(members, "stream", _FLAG, "true or false"))
     if envelope.stream and "stream_options" in members:
         envelope.usage_asked = _usage_asked(members)
     _check_messages(members)
@@ -195,7 +198,7 @@ def read_envelope(body: bytes) -> Envelope:
 
 
 def _usage_asked(members: Members) -> bool:
-    options = _read(members, "stream_options", dict[str, Any] | None, "an object") or {}
+    options = _read(members, "stream_options", _OBJECT, "an object") or {}
     asked = options.get("include_usage")
     if asked is not None and not isinstance(asked, bool):
         raise _wrong("stream_options.include_usage", "true or false", "something else")
@@ -203,7 +206,7 @@ def _usage_asked(members: Members) -> bool:
 
 
 def _bound(members: Members, name: str) -> tuple[str, int] | None:
-    value = _read(members, name, int | None, "a whole number")
+    value = _read(members, name, _NUMBER, "a whole number")
     if value is not None and value < 1:
         raise _wrong(name, "1 or more", str(value))
     return None if value is None else (name, value)
@@ -213,31 +216,43 @@ def _check_messages(members: Members) -> None:
     if "messages" not in members:
         code = "missing_required_parameter"
         raise errors.BadRequest("'messages' is missing.", param="messages", code=code, retry=False)
-    messages = _read(members, "messages", list[msgspec.Raw], "an array of messages")
-    if not messages:
+    if not _read(members, "messages", _MESSAGES, "an array of messages"):
         raise _wrong("messages", "at least one message", "an empty array")
-    for position, message in enumerate(messages):
-        first = bytes(memoryview(message)[:1])
-        if first != b"{":
-            raise _wrong(f"messages[{position}]", "an object", _kind(first))
 
 
 def _read_own(envelope: Envelope, members: Members) -> None:
     if "group" in members:
-        group = _read(members, "group", str | list[str] | None, "a string or an array of strings")
+        group = _read(members, "group", _STRING_OR_STRINGS, "a string or an array of strings")
         envelope.groups = (group,) if isinstance(group, str) else tuple(group or ())
     if "models" in members:
-        envelope.models = tuple(_read(members, "models", list[str] | None, "an array of model IDs") or ())
+        envelope.models = tuple(_read(members, "models", _STRINGS, "an array of model IDs") or ())
         if len(envelope.models) > 16:
             raise _wrong("models", "at most 16 model IDs", f"{len(envelope.models)} of them")
     if "previous_request_id" in members:
-        _read(members, "previous_request_id", str | None, "a string")
+        _read(members, "previous_request_id", _STRING_OR_NULL, "a string")
 
 
-def _read(members: Members, name: str, kind: Any, words: str) -> Any:
+class _Message(msgspec.Struct):
+    """An object; what is in it is the provider's to judge."""
+
+
+_STRING = msgspec.json.Decoder(str)
+_STRING_OR_NULL = msgspec.json.Decoder(str | None)
+_FLAG = msgspec.json.Decoder(bool | None)
+_NUMBER = msgspec.json.Decoder(int | None)
+_OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
+_STRINGS = msgspec.json.Decoder(list[str] | None)
+_STRING_OR_STRINGS = msgspec.json.Decoder(str | list[str] | None)
+_MESSAGES = msgspec.json.Decoder(list[_Message])
+_ELEMENT = re.compile(r"Expected `object`, got `(.*)` - at `\$\[(\d+)\]`")
+
+
+def _read(members: Members, name: str, decoder: msgspec.json.Decoder[Any], words: str) -> Any:
     try:
-        return msgspec.json.decode(members[name], type=kind)
-    except msgspec.ValidationError:
+        return decoder.decode(members[name])
+    except msgspec.ValidationError as error:
+        if element := _ELEMENT.fullmatch(str(error)):
+            raise _wrong(f"{name}[{element[2]}]", "an object", f"{element[1]}") from None
         raise _wrong(name, words, _kind(members[name][:1])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.InvalidJson(f"'{name}' cannot be read: {error}.", param=name, retry=False) from None

@@ -22,12 +22,17 @@ class Window:
 
     def wait(self, limit: int, now: float) -> float:
         """Seconds until one more may pass; 0: now."""
-        moments, gone = self.moments, now - self.seconds
-        while moments and moments[0] <= gone:
-            moments.popleft()
+        self.forget(now)
+        moments = self.moments
         if len(moments) < limit:
             return 0.0
         return moments[len(moments) - limit] + self.seconds - now
+
+    def forget(self, now: float) -> None:
+        """What is older than the window."""
+        moments, gone = self.moments, now - self.seconds
+        while moments and moments[0] <= gone:
+            moments.popleft()
 
     def reset(self, now: float) -> float:
         """Seconds until the window is empty, as OpenAI's `x-ratelimit-reset-requests` has it."""
@@ -92,7 +97,12 @@ class Limiter:
     def headers(self, key: Key) -> list[tuple[bytes, bytes]]:
         """What is left to a key, for an answer that counted nothing."""
         gauge = self._gauges.get(key.id)
-        return _headers(key, gauge, time.monotonic()) if gauge else []
+        if gauge is None:
+            return []
+        now = time.monotonic()
+        for window in (gauge.second, gauge.minute):
+            window.forget(now)
+        return _headers(key, gauge, now)
 
     def active(self, key: Key) -> int:
         gauge = self._gauges.get(key.id)

@@ -85,5 +85,7 @@ def pricer(price: Price | None) -> Pricer:
 
 
 def _json(picodollars: int) -> bytes:
+    if not picodollars:
+        return b"0"
     whole, rest = divmod(picodollars, pricing.PICODOLLARS)
     return (b"%d.%012d" % (whole, rest)).rstrip(b"0") if rest else b"%d" % whole

@@ -2,26 +2,29 @@
 
 import msgspec
 
-from proxy.formats.splice import Members
+from proxy.errors import InvalidJson
+from proxy.formats.splice import Malformed, Members
 from proxy.ingress import OWN_FIELDS, Envelope
 from proxy.quirks import NO_STREAM_OPTIONS
 from proxy.routing import Attempt
 
 _ASK = b'{"include_usage":true}'
 _NONE: frozenset[str] = frozenset()
+TOKEN_FIELDS = ("max_completion_tokens", "max_tokens")
 
 
 def provider_body(envelope: Envelope, attempt: Attempt) -> bytes:
-    """The permitted edits: `model`, the gateway's own fields taken out, usage asked for, the output limit enforced."""
+    """The permitted edits: `model`, the gateway's own fields taken out, usage asked for, the output limit enforced.
+
+    Raises `InvalidJson` (400) where `stream_options` names a field twice.
+    """
     members, provider = envelope.members, attempt.route.provider
     values: dict[str, bytes] = {}
     add: dict[str, bytes] = {}
     (values if "model" in members else add)["model"] = msgspec.json.encode(attempt.route.model)
     if envelope.stream and not envelope.usage_asked and NO_STREAM_OPTIONS not in provider.quirks:
         (values if "stream_options" in members else add)["stream_options"] = _ask_for_usage(members)
-    if (most := clamped(envelope, attempt)) is not None:
-        assert envelope.max_tokens is not None
-        values[envelope.max_tokens[0]] = b"%d" % most
+    values.update(dict.fromkeys(_over(envelope, attempt), b"%d" % (attempt.model.output or 0)))
     drop = _NONE if OWN_FIELDS.isdisjoint(members) else OWN_FIELDS
     return members.edit(values, drop, add)
 
@@ -30,15 +33,31 @@ def _ask_for_usage(members: Members) -> bytes:
     raw = members.get("stream_options", b"null")
     if raw == b"null":
         return _ASK
-    options = Members(raw)
-    if "include_usage" in options:
-        return options.edit({"include_usage": b"true"})
-    return options.edit({}, add={"include_usage": b"true"})
+    try:
+        options = Members(raw)
+        if "include_usage" in options:
+            return options.edit({"include_usage": b"true"})
+        return options.edit({}, add={"include_usage": b"true"})
+    except Malformed as error:
+        words = f"Invalid 'stream_options': {error}."
+        raise InvalidJson(words, param="stream_options", retry=False) from None
 
 
 def clamped(envelope: Envelope, attempt: Attempt) -> int | None:
     """The output limit in place of the client's, where the model's limits are enforced and the client asks for more."""
-    model = attempt.model
-    if model.enforce and model.output and envelope.max_tokens and envelope.max_tokens[1] > model.output:
-        return model.output
-    return None
+    return attempt.model.output if _over(envelope, attempt) else None
+
+
+def _over(envelope: Envelope, attempt: Attempt) -> list[str]:
+    """The fields that ask for more than an enforced limit: which of the two a provider reads is not known."""
+    model, members = attempt.model, envelope.members
+    if not model.enforce or not model.output or envelope.max_tokens is None:
+        return []
+    return [name for name in TOKEN_FIELDS if name in members and _number(members[name]) > model.output]
+
+
+def _number(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:  # null, or what the provider will refuse
+        return 0.0

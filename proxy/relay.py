@@ -28,19 +28,20 @@ logger = logging.getLogger(__name__)
 PATH = "/chat/completions"
 MAX_ANSWER = 256 * 1024 * 1024  # bytes of a plain answer
 MAX_ERROR = 1024 * 1024
+WATCH_AFTER = 0.02  # seconds
 
 
 async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """`POST /v1/chat/completions`."""
     exchange = Exchange(gateway, scope, send)
-    watcher = None
+    watch = None
     try:
         if not gateway.tables.loaded:
             raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)  # never a false 401
         key = ingress.authenticate(scope, gateway.tables.keys)  # 401; 403 from another address
-        exchange.belongs_to(key)
-        if gateway.journal.failing:
+        if gateway.journal.failing:  # before there is a record: what cannot be written must not pile up in memory
             raise errors.Unavailable("Usage cannot be recorded at the moment.", code="journal_full", retry_after=5)
+        exchange.belongs_to(key)
         body = await ingress.read_body(scope, receive)  # 408, 413
         envelope = ingress.read_envelope(body)  # 400, naming the field
         exchange.asks(envelope)
@@ -49,11 +50,12 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         exchange.resolved(target)
         exchange.lease = gateway.limiter.admit(key)  # 429
         attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 503: nobody serves it now
-        watcher = asyncio.create_task(_watch(exchange, receive))
+        watch = _Watch(exchange, receive)
         await _try_each(exchange, envelope, attempts)  # 502, 504, 429 once every provider has failed
     except Refusal as refusal:
         await exchange.refuse(refusal)
     except ClientGone:
+        exchange.gone = True
         exchange.interrupted()
     except asyncio.CancelledError:
         exchange.interrupted()
@@ -64,15 +66,36 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         await exchange.refuse(errors.Internal("The gateway failed. The request id tells the operator where to look."))
     finally:
         exchange.close()
-        if watcher is not None:
-            watcher.cancel()
+        if watch is not None:
+            watch.end()
 
 
-async def _watch(exchange: Exchange, receive: Receive) -> None:
-    """Wait for the client to leave; then end the exchange, and with it the provider's connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    exchange.left()
+class _Watch:
+    """Waits for the client to leave; then ends the exchange, and with it the provider's connection.
+
+    It begins a moment later: an answer that is there by then needs none.
+    """
+
+    __slots__ = ("_exchange", "_handle", "_receive", "_task")
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._handle = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._exchange.left()
+
+    def end(self) -> None:
+        self._handle.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attempt]) -> None:
@@ -88,6 +111,8 @@ async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attem
             return
         except ProviderFault as fault:
             exchange.tried(fault.reason, fault.status)
+            if exchange.gone:  # it left in the same moment: ask nobody else
+                raise asyncio.CancelledError from fault
             if exchange.delivering:  # too late for another: the client gets an error event
                 raise errors.after_all([fault], attempt.model.id) from fault
             faults.append(fault)
@@ -116,6 +141,7 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
     stream = ChatStream(attempt.model.id, hold_usage=not envelope.usage_asked, pricer=exchange.pricer)
     try:
         out = await _first_event(upstream, stream, attempt)
+        upstream.heard()
         await exchange.begin_stream(stream, upstream.began)
         while not stream.over:
             await exchange.send_piece(out)
@@ -127,6 +153,10 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
             out = scrub(out, attempt.route.provider)
         await exchange.end_stream(out)
         await upstream.finish()
+    except asyncio.CancelledError:
+        if upstream.expired:  # while the client was to read: it does not, and the time for the exchange is over
+            exchange.gone = True
+        raise
     finally:
         await upstream.close()
 

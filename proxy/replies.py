@@ -86,6 +86,8 @@ def error_headers(refusal: Refusal) -> Headers:
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(wait * 1000))))
     if refusal.retry is False:
         headers.append((b"x-should-retry", b"false"))
+    if refusal.hangs_up:
+        headers.append((b"connection", b"close"))
     return headers
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import httpx
 import yarl
+from aiohttp.payload import BytesPayload
 from django.conf import settings
 from multidict import CIMultiDict
 
@@ -40,27 +41,34 @@ class Timer:
     """Ends a task's wait for a provider: one timer per exchange, moved without being set anew.
 
     `wait(seconds)` before each read, `rest()` after it. When a wait lasts too long, or the exchange as a whole, the
-    task is cancelled and `expired` says why. Every `settings.KEEPALIVE_SECONDS` of waiting `on_silence` is called.
+    task is cancelled and `expired` says why. Every `settings.KEEPALIVE_SECONDS` of waiting `on_silence` is called;
+    `heard` False: what is read does not reach the client yet, so that reads do not end its silence.
     """
 
-    __slots__ = ("_due", "_end", "_handle", "_loop", "_on_silence", "_since", "_task", "expired")
+    __slots__ = ("_at", "_due", "_end", "_handle", "_loop", "_on_silence", "_since", "_task", "expired", "heard")
 
     def __init__(self, total: float, on_silence: Callable[[], None] | None) -> None:
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._end = self._loop.time() + total
-        self._due = self._since = 0.0
+        self._since = now = self._loop.time()
+        self._end = now + total
+        self._due = 0.0
+        self._at = 0.0  # when the handle fires
+        self.heard = False
         self._handle: asyncio.TimerHandle | None = None
         self._on_silence = on_silence
         self.expired = ""
 
     def wait(self, seconds: float) -> None:
-        self._since = now = self._loop.time()
-        self._due = now + seconds
-        if self._handle is None:
-            self._arm(now)
+        now = self._loop.time()
+        if self.heard:
+            self._since = now
+        self._due = due = now + seconds
+        if self._handle is None or due < self._at:
+            self.stop()
+            self._arm()
 
     def rest(self) -> None:
         self._due = 0.0
@@ -70,10 +78,11 @@ class Timer:
             self._handle.cancel()
             self._handle = None
 
-    def _arm(self, now: float) -> None:
+    def _arm(self) -> None:
         due = min(self._due, self._end) if self._due else self._end
         if self._on_silence is not None and self._due:
-            due = min(due, max(now, self._since) + _KEEPALIVE)
+            due = min(due, self._since + _KEEPALIVE)
+        self._at = due
         self._handle = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
@@ -85,9 +94,8 @@ class Timer:
             return
         if self._on_silence is not None and self._due and now - self._since >= _KEEPALIVE:
             self._on_silence()
-            self._arm(now)
-            return
-        self._arm(min(now, self._since) if self._due else now)
+            self._since = now
+        self._arm()
 
 
 class Call:
@@ -138,7 +146,7 @@ class Engine(httpx.AsyncBaseTransport):
         answer = await self._session.request(
             request.method,
             call.yarl,
-            data=request.stream.data,
+            data=BytesPayload(request.stream.data),
             headers=call.fields,
             allow_redirects=False,
             timeout=call.timeout,
@@ -155,8 +163,9 @@ class _Stream(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._answer.content
-        while data := await content.readany():
-            yield data
+        while not content.at_eof():
+            if data := await content.readany():
+                yield data
 
     async def aclose(self) -> None:
         if self._answer.content.at_eof():
@@ -206,6 +215,14 @@ class Upstream:
         self._body = _bytes(response)
         self.status = response.status_code
         self.began = 0.0
+
+    @property
+    def expired(self) -> bool:
+        return bool(self._timer.expired)
+
+    def heard(self) -> None:
+        """From now on what is read reaches the client."""
+        self._timer.heard = True
 
     def header(self, name: str) -> str:
         return str(self._response.headers.get(name, ""))

@@ -7,6 +7,7 @@ only queue: what a process did not move, the next one finds (`Journal.adopt`). C
 
 import errno
 import fcntl
+import functools
 import logging
 import os
 import secrets
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from django.db import connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from accounts import keys
 from models_catalog.pricing import usd
@@ -28,6 +29,9 @@ from proxy.models import UsageRecord
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 1024 * 1024
+_MOST = 2**31 - 1  # that an integer column holds
+# That this row can never be stored: an overflow in Python's adapters, a value that the column does not take.
+_REFUSED = (DataError, IntegrityError, ValueError, OverflowError, ArithmeticError)
 
 
 class Attempt(msgspec.Struct, omit_defaults=True):
@@ -73,8 +77,14 @@ class Record(msgspec.Struct, omit_defaults=True):
     attempts: list[Attempt] = []
 
 
+class Line(Record, omit_defaults=True):
+    """A record read back: what is not looked at stays as it is."""
+
+    attempts: msgspec.Raw = msgspec.Raw(b"[]")  # type: ignore[assignment]
+
+
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(Line).decode
 _COLUMNS = (
     "request_id", "created_at", "endpoint", "key_id", "key_prefix", "key_name", "account_id", "account",
     "requested_model", "alias", "model", "provider", "upstream_model", "status", "error_code", "outcome", "streamed",
@@ -167,8 +177,9 @@ class Journal:
             old.remove()
             self._retired.pop(0)
         if self._file.moved >= self._rotate_at:
+            fresh = _File(self._folder)  # where there is no room for it, the old one stays in use
             self._retired.append(self._file)
-            self._file = _File(self._folder)
+            self._file = fresh
         return count
 
     def adopt(self) -> int:
@@ -188,7 +199,11 @@ class Journal:
 
     def close(self) -> None:
         """At the end of a process: what is not in the database stays in the file for the next."""
-        self.sync()
+        try:
+            self.sync()
+        except OSError as error:  # the disk is full: what waits in memory has only the database left
+            logger.critical("the usage journal cannot be written: %s", error)
+            _store([_decode(line) for line in self._waiting])
         self.flush()
         for file in [*self._retired, self._file]:
             if file.is_moved:
@@ -201,12 +216,12 @@ def _move(path: Path, start: int) -> tuple[int, int]:
     """Put the whole lines from `start` on into the database. Returns how many, and where the moved part ends."""
     total = 0
     for records, end in _batches(path, start):
-        store(records)
+        _store(records)
         total, start = total + len(records), end
     return total, start
 
 
-def _batches(path: Path, start: int) -> Iterator[tuple[list[Record], int]]:
+def _batches(path: Path, start: int) -> Iterator[tuple[list[Line], int]]:
     with path.open("rb") as file:
         while True:
             file.seek(start)
@@ -218,7 +233,7 @@ def _batches(path: Path, start: int) -> Iterator[tuple[list[Record], int]]:
             start += end
 
 
-def _read(path: Path, line: bytes) -> Record | None:
+def _read(path: Path, line: bytes) -> Line | None:
     try:
         return _decode(line)
     except msgspec.DecodeError as error:  # a power cut can leave such a line; it must not hold up the others
@@ -226,44 +241,72 @@ def _read(path: Path, line: bytes) -> Record | None:
         return None
 
 
-def store(records: list[Record]) -> None:
+def _store(records: list[Line]) -> None:
+    """One row that the database refuses must not hold up the others: it is reported in full and left out."""
+    try:
+        store(records)
+    except _REFUSED:
+        for record in records:
+            try:
+                store([record])
+            except _REFUSED as error:
+                logger.critical("a usage row was refused by the database: %s: %s", error, _encode(record).decode())
+
+
+def store(records: list[Line]) -> None:
     """Insert rows that are not there yet, in one transaction, and note when keys were used."""
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.executemany(_INSERT, [_row(record) for record in records])
+            zone = "" if connection.vendor == "sqlite" else "+00"
+            cursor.executemany(_INSERT, [_row(record, zone) for record in records])
         used = {r.key_id: datetime.fromtimestamp(r.created, UTC) for r in records if r.key_id}
-        keys.touch(used)
+        keys.touch(dict(sorted(used.items())))  # in one order in every process: no deadlock
 
 
-def _row(record: Record) -> tuple[Any, ...]:
-    adapt = connection.ops
+def _row(record: Line, zone: str) -> tuple[Any, ...]:
+    """The row's values as both databases take them: SQLite keeps text, in Django's way of writing it."""
     return (
         record.request_id,
-        adapt.adapt_datetimefield_value(datetime.fromtimestamp(record.created, UTC)),
+        _moment(record.created, zone),
         record.endpoint,
         record.key_id,
         record.key_prefix,
         record.key_name,
         record.account_id,
         record.account,
-        record.requested_model,
+        _text(record.requested_model),
         record.alias,
         record.model,
         record.provider,
         record.upstream_model,
         record.status,
-        record.error_code,
+        _text(record.error_code),
         record.outcome,
         record.streamed,
-        record.prompt_tokens,
-        record.completion_tokens,
-        record.cached_tokens,
-        record.cache_write_tokens,
-        record.reasoning_tokens,
+        min(record.prompt_tokens, _MOST),
+        min(record.completion_tokens, _MOST),
+        min(record.cached_tokens, _MOST),
+        min(record.cache_write_tokens, _MOST),
+        min(record.reasoning_tokens, _MOST),
         record.estimated,
-        None if record.cost is None else adapt.adapt_decimalfield_value(usd(record.cost), 24, 12),
+        None if record.cost is None else f"{usd(record.cost):.12f}",
         record.first_token_ms,
         record.total_ms,
-        _encode(record.attempts).decode(),
-        record.client,
+        bytes(record.attempts).decode(),
+        _text(record.client),
     )
+
+
+def _moment(seconds: float, zone: str) -> str:
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1e6):06d}{zone}"
+
+
+@functools.lru_cache(64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _text(words: str) -> str:
+    """What strangers wrote: PostgreSQL takes no NUL."""
+    return words.replace("\x00", "\ufffd")

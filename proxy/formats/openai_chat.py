@@ -6,6 +6,7 @@ gains the price, and a usage chunk that the client did not ask for is held back.
 Fields: https://platform.openai.com/docs/api-reference/chat (create, object, streaming).
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ import msgspec
 from proxy.formats.splice import Malformed, Members, append
 
 MAX_EVENT = 32 * 1024 * 1024  # bytes; an image comes as one event
-_BOUNDARY = re.compile(rb"\n\n|\r\n\r\n|\r\r")
-_NULL = b"null"
-_ABSURD = 1e15  # tokens
+# A line's end and an empty line, each as LF, CRLF or CR; whether a CR stands alone shows in the next byte.
+_BOUNDARY = re.compile(rb"(?:\n|\r\n|\r(?=[^\n]))(?:\n|\r\n|\r(?=[^\n]))")
+_TAIL = 4  # bytes: a boundary that is not whole is shorter
+_BOM = b"\xef\xbb\xbf"
+_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class _Delta(msgspec.Struct, gc=False):
     reasoning: Any = None
     refusal: Any = None
     tool_calls: Any = None
+    function_call: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -67,26 +72,49 @@ def read_usage(found: Any) -> Usage | None:
     if not isinstance(found, dict):
         return None
     get = found.get
+    if "completion_tokens" in found and get("completion_tokens") is None:
+        return None  # Databricks, in every chunk but the last: not counted yet
     usage = Usage(
         _count(get("prompt_tokens")) or _count(get("input_tokens")),
         _count(get("completion_tokens")) or _count(get("output_tokens")),
     )
     details = get("prompt_tokens_details") or get("input_tokens_details")
-    if isinstance(details, dict):
-        usage.cached = _count(details.get("cached_tokens"))
-        usage.written = _count(details.get("cache_write_tokens")) or _count(details.get("cache_creation_tokens"))
-    if not usage.cached:  # DeepSeek's name, and Moonshot's
-        usage.cached = _count(get("prompt_cache_hit_tokens")) or _count(get("cached_tokens"))
+    inside = details if isinstance(details, dict) else {}
+    usage.cached = _count(inside.get("cached_tokens")) or _first(found, _CACHED)
+    usage.written = _first(inside, _WRITTEN) or _count(get("cache_creation_input_tokens"))
     details = get("completion_tokens_details") or get("output_tokens_details")
     if isinstance(details, dict):
         usage.reasoning = _count(details.get("reasoning_tokens"))
+    if (beyond := _count(get("total_tokens")) - usage.prompt - usage.completion) > 0:
+        _add_beyond(usage, beyond, _count(inside.get("audio_tokens")), counted=isinstance(details, dict))
     return usage if usage.prompt or usage.completion else None
+
+
+# Names for cached tokens beside OpenAI's: DeepSeek's, Moonshot's, Mistral's, Databricks'.
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
+
+
+def _first(found: dict[str, Any], names: tuple[str, ...]) -> int:
+    return next((count for name in names if (count := _count(found.get(name)))), 0)
+
+
+def _add_beyond(usage: Usage, beyond: int, audio: int, *, counted: bool) -> None:
+    """What `total_tokens` holds beyond prompt and completion. `counted`: the completion's details are there.
+
+    xAI leaves reasoning out of `completion_tokens`, Mistral audio out of `prompt_tokens`; Gemini, which gives no
+    details, leaves thoughts out of `completion_tokens`. All of them charge for it.
+    """
+    if beyond == usage.reasoning or not (counted or beyond == audio):
+        usage.completion += beyond
+    elif beyond == audio:
+        usage.prompt += beyond
 
 
 def _count(value: Any) -> int:
     if type(value) is int:
-        return max(0, value)
-    return int(value) if type(value) is float and 0 < value < _ABSURD else 0
+        return value if 0 < value <= _MOST else 0
+    return int(value) if type(value) is float and 0 < value <= _MOST else 0
 
 
 class ChatStream:
@@ -105,6 +133,7 @@ class ChatStream:
         "_pieces",
         "_pricer",
         "_size",
+        "_tail",
         "_text",
         "broken",
         "closed",
@@ -122,6 +151,7 @@ class ChatStream:
         self._pricer = pricer
         self._pieces: list[bytes] = []  # of an event whose end has not come
         self._size = 0
+        self._tail = b""  # the last bytes of the pieces
         self._old_prefix = self._new_prefix = b""
         self._text = StringIO()
         self.events = 0
@@ -148,7 +178,7 @@ class ChatStream:
 
     def feed(self, data: bytes) -> bytes:
         # Nearly every piece is one whole event in its plainest form.
-        if not self._pieces and data.startswith(b"data: {") and data.find(b"\n\n") == len(data) - 2:
+        if not self._pieces and data.startswith(b"data: {") and data.find(b"\n") == len(data) - 2 and data[-1] == 10:
             return self._event(data, data[6:-2])
         return self._feed_pieces(data)
 
@@ -159,13 +189,16 @@ class ChatStream:
         return self._lines(rest) if rest else b""
 
     def _feed_pieces(self, data: bytes) -> bytes:
-        self._pieces.append(data)
-        self._size += len(data)
-        if b"\n" not in data and b"\r" not in data:
-            if self._size > MAX_EVENT:
-                self.broken = "an event is too large"
-            return b""
-        data = b"".join(self._pieces)
+        if self._pieces:
+            self._pieces.append(data)
+            self._size += len(data)
+            seam = self._tail + data
+            if _BOUNDARY.search(seam) is None:
+                self._tail = seam[-_TAIL:]
+                if self._size > MAX_EVENT:
+                    self.broken = "an event is too large"
+                return b""
+            data = b"".join(self._pieces)
         out, start = [], 0
         for boundary in _BOUNDARY.finditer(data):
             out.append(self._lines(data[start : boundary.end()]))
@@ -175,39 +208,56 @@ class ChatStream:
                 break
         self._pieces = [data[start:]] if start < len(data) else []
         self._size = len(data) - start
+        self._tail = data[max(start, len(data) - _TAIL) :]
         return b"".join(out)
 
     def _lines(self, event: bytes) -> bytes:
         """One event in any form: CRLF, comments, `event:` lines, data without a space or over several lines."""
-        payloads = [
-            line[6:] if line.startswith(b"data: ") else line[5:]
-            for line in event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-            if line.startswith(b"data:")
-        ]
-        payload = b"\n".join(payloads).strip()
+        lines = event.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        payloads = [line[6:] if line.startswith(b"data: ") else line[5:] for line in lines if line.startswith(b"data:")]
+        payload = b" ".join(payloads).strip()  # in JSON, a line's end is a space
         if not payload:
+            if not self.events and event.lstrip()[:1] == b"{":
+                self._read_plain(event)
             return event
         if payload.startswith(b"[DONE]"):
             self.done = True
             return event
-        return self._event(event, payload)
+        if len(payloads) == 1:
+            return self._event(event, payload)
+        others = [line + b"\n" for line in lines if line and not line.startswith(b"data:")]
+        single = b"%bdata: %b\n\n" % (b"".join(others), payload)
+        out = self._event(single, payload)
+        return event if out == single else out
+
+    def _read_plain(self, body: bytes) -> None:
+        """No stream at all: some providers refuse a streamed request with a 200 and a plain JSON error."""
+        error = read_error(body)
+        if error.get("message"):
+            self.error = error
+        else:
+            self.broken = "its answer is no stream"
 
     def _event(self, event: bytes, payload: bytes) -> bytes:
         try:
             chunk = _read_chunk(payload)
-        except msgspec.ValidationError:
-            chunk = _lenient(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.broken = "a malformed event"
-            return b""
-        usage_only = not chunk.choices and chunk.usage is not None
+        except _UNREADABLE:
+            found = _lenient(payload)
+            if found is None:
+                self.broken = "a malformed event"
+                return b""
+            chunk = found
+        usage_only = False
+        if not chunk.choices:
+            usage_only = chunk.usage is not None
+            if not usage_only and not chunk.error:
+                chunk.error = _unusual_error(event, payload)
         edited = self._note(chunk, payload)
         if usage_only and self._hold and self.error is None:
             return b""
         self.events += 1
         if chunk.model is not None and chunk.model != self._model:
             edited = self._rename(edited)
-        # A payload over several `data:` lines is not found as one piece: it passes as it is.
         return event if edited is payload else event.replace(payload, edited, 1)
 
     def _note(self, chunk: _Chunk, payload: bytes) -> bytes:
@@ -217,23 +267,32 @@ class ChatStream:
                 self._listen(choice.delta)
             if choice.finish_reason:
                 self.finished = True
+            elif self.finished and choice.delta is not None and choice.delta.content:
+                self.finished = False  # several choices: another one goes on
         if chunk.error:
             self.error = chunk.error if isinstance(chunk.error, dict) else {"message": str(chunk.error)}
+            self.usage = read_usage(chunk.usage) or self.usage
         elif chunk.usage is not None:
             usage = read_usage(chunk.usage)
             if usage is not None:
                 self.usage = usage
-                members = Members(payload)
-                return members.edit({"usage": _priced(members["usage"], chunk.usage, self._pricer(usage))})
+                return self._price(payload, chunk.usage, usage)
         elif isinstance(chunk.x_groq, dict):
             self.usage = read_usage(chunk.x_groq.get("usage")) or self.usage
         return payload
+
+    def _price(self, payload: bytes, found: dict[str, Any], usage: Usage) -> bytes:
+        try:
+            members = Members(payload)
+            return members.edit({"usage": _priced(members["usage"], found, self._pricer(usage))})
+        except Malformed:  # a name stands twice, or what `_lenient` lets pass
+            return payload
 
     def _listen(self, delta: _Delta) -> None:
         content = delta.content
         if isinstance(content, str):
             self._text.write(content)
-            if not delta.tool_calls and not delta.reasoning_content and not delta.reasoning:
+            if content and not delta.tool_calls and not delta.reasoning_content and not delta.reasoning:
                 return
         _write_text(self._text, delta)
 
@@ -241,15 +300,25 @@ class ChatStream:
         """Put the catalog's ID for the provider's own. Events begin alike up to there: the beginning is learnt."""
         if self._old_prefix and payload.startswith(self._old_prefix):
             return self._new_prefix + payload[len(self._old_prefix) :]
-        start, end = Members(payload).find("model")
-        self._old_prefix = payload[:end]
-        self._new_prefix = payload[:start] + self._model_json
-        return self._new_prefix + payload[end:]
+        try:
+            start, end = Members(payload).find("model")
+        except Malformed:
+            return payload
+        if payload[end - 1 : end] == b'"':  # what begins with the number 1 may go on as 12
+            self._old_prefix = payload[:end]
+            self._new_prefix = payload[:start] + self._model_json
+        return payload[:start] + self._model_json + payload[end:]
 
 
-def _lenient(payload: bytes) -> _Chunk:
-    """A chunk whose fields have other types than OpenAI's: it goes to the client as it is."""
-    found = msgspec.json.decode(payload)
+def _lenient(payload: bytes) -> _Chunk | None:
+    """A chunk with other types than OpenAI's, or that only a lax reader takes; it goes to the client all the same.
+
+    Half surrogate pairs (an emoji cut in two) and NaN are in providers' streams, and Python's clients read them.
+    """
+    try:
+        found = _lax(payload)
+    except ValueError:
+        return None
     if not isinstance(found, dict):
         return _Chunk()
     kept = {name: found.get(name) for name in ("model", "usage", "error", "x_groq")}
@@ -263,6 +332,36 @@ def _lenient(payload: bytes) -> _Chunk:
     return chunk
 
 
+def _lax(text: bytes) -> Any:
+    """JSON as Python's own reader takes it. Raises `ValueError`."""
+    try:
+        return json.loads(text.decode(errors="replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _value(text: bytes) -> Any:
+    """A member's JSON value; None where no reader takes it."""
+    try:
+        return msgspec.json.decode(text)
+    except _UNREADABLE:
+        try:
+            return _lax(text)
+        except ValueError:
+            return None
+
+
+def _unusual_error(event: bytes, payload: bytes) -> dict[str, Any] | None:
+    """An event without `choices`, `usage` and `error` that is an error: SGLang's and Mistral's `"object": "error"`."""
+    found = _value(payload)
+    if not isinstance(found, dict):
+        return None
+    named = event.splitlines()
+    if "error" in (found.get("object"), found.get("type")) or b"event: error" in named or b"event:error" in named:
+        return read_error(payload) or {"message": payload.decode(errors="replace")}
+    return None
+
+
 def _write_text(text: StringIO, said: _Delta) -> None:
     """All but plain string content, which the caller has written."""
     if isinstance(said.content, list):  # Mistral and others send parts
@@ -270,8 +369,8 @@ def _write_text(text: StringIO, said: _Delta) -> None:
             if isinstance(part, dict):
                 _write_strings(text, part.get("text"), part.get("thinking"))
     _write_strings(text, said.reasoning_content or said.reasoning, said.refusal)
-    for call in said.tool_calls if isinstance(said.tool_calls, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
+    calls = said.tool_calls if isinstance(said.tool_calls, list) else []
+    for function in [call.get("function") for call in calls if isinstance(call, dict)] + [said.function_call]:
         if isinstance(function, dict):
             _write_strings(text, function.get("name"), function.get("arguments"))
 
@@ -312,26 +411,45 @@ class NotAnAnswer(Exception):
 
 def edit_answer(body: bytes, model: str, pricer: Pricer) -> Answer:
     """Read and edit a plain answer. Raises `NotAnAnswer`."""
+    body = body.removeprefix(_BOM)
     try:
         members = Members(body)
+        members.check()
     except Malformed as error:
-        raise NotAnAnswer(f"its answer is not a JSON object: {error}") from None
-    if "error" in members and (found := msgspec.json.decode(members["error"])):
-        raise NotAnAnswer("an error in a 200", found if isinstance(found, dict) else {"message": str(found)})
-    if "choices" not in members:
-        raise NotAnAnswer("its answer has no choices")
-    found = msgspec.json.decode(members["usage"]) if "usage" in members else None
+        return _lax_answer(body, str(error))
+    _refuse_error(_value(members.get("error", b"null")), "choices" in members, body)
+    found = _value(members.get("usage", b"null"))
     usage = read_usage(found)
     values: dict[str, bytes] = {}
     if "model" in members:
         values["model"] = msgspec.json.encode(model)
-    if usage is not None and found is not None:
-        values["usage"] = _priced(members["usage"], found, pricer(usage))
+    if usage is not None:
+        try:
+            values["usage"] = _priced(members["usage"], found, pricer(usage))
+        except Malformed:  # a name stands twice in it
+            pass
+    return Answer(members.edit(values), usage, _said(members["choices"]) if usage is None else "")
+
+
+def _lax_answer(body: bytes, why: str) -> Answer:
+    """An answer that only a lax reader takes, for a NaN in it, say: it is metered and goes to the client as it is."""
     try:
-        edited = members.edit(values)
-    except Malformed as error:
-        raise NotAnAnswer(f"its answer is not a JSON object: {error}") from None
-    return Answer(edited, usage, _said(members["choices"]) if usage is None else "")
+        found = _lax(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NotAnAnswer(f"its answer is not a JSON object: {why}")
+    _refuse_error(found.get("error"), "choices" in found, body)
+    usage = read_usage(found.get("usage"))
+    return Answer(body, usage, json.dumps(found["choices"], ensure_ascii=False) if usage is None else "")
+
+
+def _refuse_error(error: Any, answered: bool, body: bytes) -> None:
+    if error:
+        raise NotAnAnswer("an error in a 200", error if isinstance(error, dict) else {"message": str(error)})
+    if not answered:
+        said = read_error(body)
+        raise NotAnAnswer("its answer has no choices", said if said.get("message") else None)
 
 
 def _said(choices: bytes) -> str:
@@ -341,15 +459,17 @@ def _said(choices: bytes) -> str:
             if choice.message is not None:
                 _write_strings(text, choice.message.content if isinstance(choice.message.content, str) else None)
                 _write_text(text, choice.message)
-    except msgspec.ValidationError:
-        return choices.decode()  # other types than OpenAI's: count it whole rather than not at all
+    except _UNREADABLE:
+        return choices.decode(errors="replace")  # other types than OpenAI's: count it whole rather than not at all
     return text.getvalue()
 
 
 def prompt_text(messages: bytes) -> tuple[str, int, int]:
     """The text of a request's messages run together, how many messages there are, and how many images."""
     text, count, images = StringIO(), 0, 0
-    found = msgspec.json.decode(messages)
+    found = _value(messages)
+    if found is None:  # nested nearly too deeply: sent on, so counted as it stands
+        return messages.decode(errors="replace"), 1, 0
     for message in found if isinstance(found, list) else ():
         if not isinstance(message, dict):
             continue
@@ -360,7 +480,7 @@ def prompt_text(messages: bytes) -> tuple[str, int, int]:
             if isinstance(part, dict):
                 _write_strings(text, part.get("text"))
                 images += part.get("type") == "image_url"
-        _write_text(text, _Delta(tool_calls=message.get("tool_calls")))
+        _write_text(text, _Delta(tool_calls=message.get("tool_calls"), function_call=message.get("function_call")))
         text.write("\n")
     return text.getvalue(), count, images
 
@@ -379,26 +499,26 @@ def error_event(message: str, kind: str, code: str | None) -> bytes:
 def read_error(body: bytes) -> dict[str, Any]:
     """The error object of a provider's answer, in whichever of the usual shapes; empty where there is none.
 
-    OpenAI and most: `{"error": {…}}`; Ollama: `{"error": "…"}`; Mistral: `{"message", "type", "code"}`; Gemini: a list
-    of one; FastAPI servers: `{"detail": …}`.
+    OpenAI and most: `{"error": {…}}`; Ollama: `{"error": "…"}`, xAI with a `code` beside it; Mistral: `{"message",
+    "type", "code"}`; Gemini: a list of one; Cloudflare: `{"errors": […]}`; FastAPI servers: `{"detail": …}`. What is
+    there of `message` is text.
     """
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    if isinstance(found, list) and found:
-        found = found[0]
+    found = _one(_value(body))
     if not isinstance(found, dict):
         return {}
-    error = found.get("error", found)
+    error = _one(found.get("error") or found.get("errors") or found)
     if isinstance(error, str):
-        return {"message": error}
+        error = {**found, "message": error}
     if not isinstance(error, dict):
         return {}
-    if "message" not in error and "detail" in error:
-        detail = error["detail"]
-        return {"message": detail if isinstance(detail, str) else msgspec.json.encode(detail).decode()}
-    return error
+    message = error.get("message") or error.get("detail")
+    if message is None or isinstance(message, str):
+        return {**error, "message": message} if message else error
+    return {**error, "message": json.dumps(message, ensure_ascii=False)}
+
+
+def _one(found: Any) -> Any:
+    return found[0] if isinstance(found, list) and found else found
 
 
 KEEPALIVE = b": keep-alive\n\n"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_KEY = re.compile(rb'[ \t\r\n]*"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*')
+_KEY = re.compile(rb'[ \t\r\n]*"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*:[ \t\r\n]*')
 _GAP = re.compile(rb"[ \t\r\n]*,")
 _OPEN = re.compile(rb"[ \t\r\n]*\{")
 _NOTHING: frozenset[str] = frozenset()
@@ -48,7 +48,9 @@ class Members(dict[str, bytes]):
     def check(self) -> None:
         """Raises `Malformed` where a name stands twice: readers differ in which of the values they take."""
         if self._compact is None:
-            self._compact = _write(self.items()) == self.text.rstrip()
+            # Each member takes at least `"name":value,`: an object of that length has no room for anything else.
+            least = 4 * len(self) + sum(map(len, self)) + sum(map(len, self.values()))
+            self._compact = len(self.text.rstrip()) == least + 1 + (not self)
             if not self._compact:
                 self._places = list(self._walk())
 
@@ -62,10 +64,10 @@ class Members(dict[str, bytes]):
         """The object's text with these values instead, without the members in `drop`, with those of `add` last."""
         self.check()
         if self._compact:
-            merged = {**self, **values, **add}
+            merged = {**self, **values}
             for name in drop:
                 merged.pop(name, None)
-            text = _write(merged.items())
+            text = _write(merged.items(), add)
             return text if self.text[-1:] == b"}" else text + self.text[self.text.rindex(b"}") + 1 :]
         return self._edit(values, drop, add)
 
@@ -112,11 +114,15 @@ class Members(dict[str, bytes]):
 
 def append(text: bytes, members: Mapping[str, bytes]) -> bytes:
     """The text of an object that is not empty, with members put at its end. None of the names may be in it."""
-    return text[: text.rindex(b"}")] + b"".join([b',"%s":%s' % (n.encode(), v) for n, v in members.items()]) + b"}"
+    end = len(text[: text.rindex(b"}")].rstrip())
+    return text[:end] + b"".join([b',"%s":%s' % (n.encode(), v) for n, v in members.items()]) + text[end:]
 
 
-def _write(members: Iterable[tuple[str, bytes]]) -> bytes:
-    return b"{" + b",".join([b'"%s":%s' % (name.encode(), value) for name, value in members]) + b"}"
+def _write(members: Iterable[tuple[str, bytes]], add: Mapping[str, bytes] = _NONE) -> bytes:
+    """Compact. The names of `members` are written as they are: none of them needs an escape."""
+    pieces = [b'"%s":%s' % (name.encode(), value) for name, value in members]
+    pieces += [b"%s:%s" % (msgspec.json.encode(name), value) for name, value in add.items()]
+    return b"{" + b",".join(pieces) + b"}"
 
 
 def _same(literal: bytes, name: str) -> bool:

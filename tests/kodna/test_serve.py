@@ -1,0 +1,120 @@
+"""The servers' way in: what they refuse in words, and how they end."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from kodna import serve
+from tests.conftest import MakeGateway
+from tests.gateway import Gateway, catalog, model, provider
+from tests.processes import HOST, wait_for
+from tests.upstreams import Upstream, chat_stream
+
+CHAT = "/v1/chat/completions"
+
+
+def test_it_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(["nonsense"]) == 2
+    assert capsys.readouterr().err == "usage: python -m kodna.serve run | daphne | uvicorn\n"
+
+
+@pytest.mark.parametrize("words", [[], ["run", "daphne"], ["--help"]])
+def test_wrong_words(words: list[str]) -> None:
+    assert serve.main(words) == 2
+
+
+def ended(gateway: Gateway) -> int:
+    """Start what cannot serve; its exit code."""
+    with pytest.raises(Exception, match="ended with"):
+        gateway.start()
+    assert gateway.exit_code is not None
+    return gateway.exit_code
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_several_workers_need_what_they_share(make_gateway: MakeGateway, database: str) -> None:
+    gateway = make_gateway(database, server="uvicorn", workers=2)
+    assert ended(gateway) == 2
+    assert "WORKERS=2 needs DATABASE_URL of PostgreSQL and REDIS_URL" in gateway.log
+
+
+def test_daphne_runs_one_process(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway(workers=2)
+    assert ended(gateway) == 2
+    assert "Daphne runs one process" in gateway.log
+
+
+@pytest.mark.parametrize("server", ["daphne", "uvicorn", "run"])
+def test_a_port_that_is_taken(make_gateway: MakeGateway, server: Any) -> None:
+    gateway = make_gateway(server=server)
+    with socket.create_server((HOST, gateway.port)):
+        assert ended(gateway) == 1
+    assert "in use" in gateway.log
+    assert str(gateway.port) in gateway.log
+    assert "Traceback" not in gateway.log
+    assert "API key" not in gateway.log, "no secret is made that nobody could use"
+
+
+@pytest.mark.parametrize("server", ["daphne", "uvicorn"])
+def test_an_idle_server_ends_at_once(make_gateway: MakeGateway, server: Any) -> None:
+    gateway = make_gateway(server=server).start()
+    started = time.monotonic()
+    assert gateway.stop() == 0
+    assert time.monotonic() - started < 3
+    assert "Traceback" not in gateway.log
+
+
+@pytest.fixture
+def streaming() -> Iterator[Upstream]:
+    with Upstream(chat_stream(*["word "] * 40, pause=0.05)) as upstream:
+        yield upstream
+
+
+class Reader(threading.Thread):
+    """A client in the middle of a stream."""
+
+    def __init__(self, gateway: Gateway, key: str) -> None:
+        super().__init__()
+        self.text = self.request_id = ""
+        self._gateway, self._key = gateway, key
+        self.start()
+
+    def run(self) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+        with self._gateway.client(self._key) as client, client.stream("POST", CHAT, json=body) as answer:
+            self.request_id = answer.headers["x-request-id"]
+            try:
+                for piece in answer.iter_text():
+                    self.text += piece
+            except httpx.TransportError:
+                return
+
+
+@pytest.mark.parametrize("server", ["daphne", "uvicorn"])
+def test_sigterm_in_the_middle_of_a_stream(make_gateway: MakeGateway, streaming: Upstream, server: Any) -> None:
+    """Daphne ends it; uvicorn lets it come to its end. Its row is there either way, and the provider is let go."""
+    gateway = make_gateway(server=server)
+    gateway.load_catalog(catalog({"fake": provider(streaming.base_url)}, {"m": model(("fake", "there"))}))
+    key = gateway.key(name="stream")
+    gateway.start()
+    reader = Reader(gateway, key)
+    wait_for(lambda: "word" in reader.text)
+    gateway.stop()
+    reader.join(5)
+    row = gateway.usage_row(reader.request_id, 1)
+    if server == "uvicorn":
+        assert (row["outcome"], row["status"]) == ("complete", 200)
+        assert reader.text.endswith("data: [DONE]\n\n")
+    else:
+        assert (row["outcome"], row["error_code"]) == ("incomplete", "server_stopped")
+        assert streaming.last.gone.wait(1)
+    assert row["completion_tokens"] > 0
+    assert "Traceback" not in gateway.log
+    assert not list((gateway.data_dir / "journal").iterdir()), "all of it is in the database"
+    assert key not in gateway.log + json.dumps(row, default=str)

@@ -1,0 +1,401 @@
+"""Who may ask, and with what: keys, addresses, bodies and the envelope, each refused in its own way."""
+
+import asyncio
+import ipaddress
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from pytest_django import Settings
+
+from accounts import keys
+from proxy import ingress
+from proxy.upstream import Pool
+from tests.conftest import MakeGateway
+from tests.gateway import Gateway, catalog, model, provider
+from tests.processes import HOST
+from tests.proxy import inside
+from tests.proxy.inside import HELLO, KEY, TEXT, Inside, snapshot
+from tests.upstreams import MockUpstream, Upstream, completion
+
+CHAT = "/v1/chat/completions"
+
+
+def house(folder: Path, key: keys.Key = KEY, **more: Any) -> Inside:
+    found = snapshot(inside.model("m", inside.provider()), default="m")
+    return Inside(folder, found, Pool(MockUpstream(completion()).transport), (TEXT, key), **more)
+
+
+async def test_it_works(tmp_path: Path) -> None:
+    answer = await house(tmp_path).post()
+    assert (answer.status, answer.json["model"]) == (200, "m")
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"authorization", b"Bearer " + TEXT.encode())],
+        [(b"authorization", b"bearer   " + TEXT.encode() + b" ")],
+        [(b"x-api-key", TEXT.encode())],
+        [(b"authorization", b"Basic dXNlcjpwYXNz"), (b"x-api-key", TEXT.encode())],
+    ],
+)
+async def test_ways_to_send_a_key(tmp_path: Path, headers: list[tuple[bytes, bytes]]) -> None:
+    assert (await house(tmp_path).post(key="", headers=headers)).status == 200
+
+
+def mistyped(text: str) -> str:
+    return text[:-1] + ("a" if text[-1] != "a" else "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "No API key"),
+        ("nonsense", "copied whole"),
+        (mistyped(TEXT), "copied whole"),
+        (TEXT[:-1], "copied whole"),
+        ("sk-kodna-" + "é" * 43, "copied whole"),
+        (keys.make(), "not known or was revoked"),
+        ("x" * 100_000, "copied whole"),
+    ],
+)
+async def test_a_wrong_key(tmp_path: Path, text: str, words: str) -> None:
+    gateway = house(tmp_path)
+    answer = await gateway.post(key=text)
+    assert (answer.status, answer.error["type"], answer.error["code"]) == (
+        401,
+        "authentication_error",
+        "invalid_api_key",
+    )
+    assert words in answer.error["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert not text or text not in answer.body.decode()
+    assert gateway.records() == [], "whose it is, nobody knows"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"is_active": False}, "switched off"), ({"expires": 1.0}, "expired")],
+)
+async def test_a_key_that_works_no_longer(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    answer = await house(tmp_path, replace(KEY, **changes)).post()
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert words in answer.error["message"]
+
+
+async def test_a_key_that_expires_later(tmp_path: Path) -> None:
+    assert (await house(tmp_path, replace(KEY, expires=time.time() + 60)).post()).status == 200
+
+
+async def test_without_a_key_where_that_is_allowed(tmp_path: Path) -> None:
+    gateway = house(tmp_path, anonymous=replace(KEY, id=0, name="anonymous", prefix="", account="anonymous"))
+    assert (await gateway.post(key="")).status == 200
+    assert (gateway.record.account, gateway.record.key_id) == ("anonymous", None)
+    assert (await gateway.post(key="nonsense")).status == 401, "a wrong key is refused all the same"
+
+
+OFFICE = replace(KEY, networks=(ipaddress.ip_network("10.1.0.0/16"), ipaddress.ip_network("2001:db8::/32")))
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [("10.1.2.3", 200), ("::ffff:10.1.2.3", 200), ("2001:db8::1", 200), ("10.2.0.1", 403), ("", 403), ("unix", 403)],
+)
+async def test_networks(tmp_path: Path, address: str, status: int) -> None:
+    answer = await house(tmp_path, OFFICE).post(client=(address, 5))
+    assert answer.status == status
+    if status == 403:
+        assert (answer.error["type"], answer.error["code"]) == ("permission_error", "ip_not_allowed")
+
+
+def forwarded(*lines: str) -> list[tuple[bytes, bytes]]:
+    return [(b"x-forwarded-for", line.encode()) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "status"),
+    [
+        ("127.0.0.1", ["10.1.2.3"], 200),
+        ("127.0.0.1", ["8.8.8.8, 10.1.2.3"], 200),
+        ("127.0.0.1", ["10.1.2.3, 8.8.8.8"], 403),
+        ("127.0.0.1", ["10.1.2.3", "8.8.8.8"], 403),  # what the proxy adds may be a line of its own
+        ("127.0.0.1", ["8.8.8.8", "10.1.2.3, 127.0.0.1"], 200),
+        ("127.0.0.1", ["nonsense"], 403),
+        ("127.0.0.1", [], 403),
+        ("8.8.8.8", ["10.1.2.3"], 403),  # nobody whom the operator trusts says so
+    ],
+)
+async def test_behind_a_proxy(tmp_path: Path, settings: Settings, peer: str, lines: list[str], status: int) -> None:
+    settings.TRUSTED_PROXIES = ["127.0.0.0/8"]
+    answer = await house(tmp_path, OFFICE).post(client=(peer, 5), headers=forwarded(*lines))
+    assert answer.status == status
+
+
+async def test_a_forwarded_address_without_trusted_proxies(tmp_path: Path) -> None:
+    assert (await house(tmp_path, OFFICE).post(headers=forwarded("10.1.2.3"))).status == 403
+
+
+# --- the body --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_in_pieces(tmp_path: Path) -> None:
+    body = json.dumps({"model": "m", "messages": HELLO}).encode()
+    known = [(b"authorization", f"Bearer {TEXT}".encode())]
+    pieces = [body[place : place + 1] for place in range(len(body))]
+    assert (await house(tmp_path).ask("POST", CHAT, known, pieces)).status == 200
+
+
+async def test_a_slow_body(tmp_path: Path, settings: Settings) -> None:
+    settings.BODY_TIMEOUT = 0.05
+    gateway = house(tmp_path)
+    answer = await gateway.post(b"{", unfinished=True)
+    assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+    assert gateway.record.status == 408
+
+
+async def test_a_client_that_leaves_while_it_sends(tmp_path: Path) -> None:
+    gateway, leave = house(tmp_path), asyncio.Event()
+    leave.set()
+    assert (await gateway.post(b"{", unfinished=True, leave=leave)).status == 0
+    assert (gateway.record.status, gateway.record.outcome, gateway.record.error_code) == (
+        499,
+        "cancelled",
+        "client_gone",
+    )
+
+
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413), (2000, 413), (2001, 413), (9000, 413)])
+@pytest.mark.parametrize("declared", [False, True])
+async def test_the_size_of_a_body(tmp_path: Path, settings: Settings, size: int, status: int, declared: bool) -> None:
+    settings.MAX_BODY_BYTES = 1000
+    body = json.dumps({"model": "m", "messages": HELLO}).encode().ljust(size)
+    known = [(b"authorization", f"Bearer {TEXT}".encode()), *([(b"content-length", b"%d" % size)] if declared else [])]
+    answer = await house(tmp_path).ask(
+        "POST", CHAT, known, [body[place : place + 100] for place in range(0, size, 100)]
+    )
+    assert answer.status == status
+    if status == 413:
+        assert (answer.error["code"], answer.headers["x-should-retry"]) == ("request_too_large", "false")
+
+
+# --- the envelope ----------------------------------------------------------------------------------------------------
+
+MESSAGE = '{"role":"user","content":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"[1]", "invalid_json"),
+        (b"1", "invalid_json"),
+        (b"null", "invalid_json"),
+        (b'"text"', "invalid_json"),
+        (b"{", "invalid_json"),
+        (b"{}x", "invalid_json"),
+        (b"\xef\xbb\xbf{}", "invalid_json"),
+        (b"\xff\xfe{\x00}\x00", "invalid_json"),
+        (b'{"a":"\xff"}', "invalid_json"),
+        (b'{"messages":[%s],"messages":[]}' % MESSAGE.encode(), "invalid_json"),
+        (b'{"model":"a","model":"m","messages":[%s]}' % MESSAGE.encode(), "invalid_json"),
+        (b'{"messages":[%s],"x":NaN}' % MESSAGE.encode(), "invalid_json"),
+        (b'{"messages":[%s],"x":"\\ud800"}' % MESSAGE.encode(), "invalid_json"),
+        (b'{"messages":[%s],"x":"\x00"}' % MESSAGE.encode(), "invalid_json"),
+        (b'{"messages":[%s],"x":%s}' % (MESSAGE.encode(), b"[" * 2000 + b"]" * 2000), "invalid_json"),
+        (b"{}", "missing_required_parameter"),
+    ],
+)
+async def test_a_body_that_is_no_request(tmp_path: Path, body: bytes, code: str) -> None:
+    gateway = house(tmp_path)
+    answer = await gateway.post(body)
+    assert (answer.status, answer.error["code"]) == (400, code)
+    assert answer.error["type"] == "invalid_request_error"
+    assert (gateway.record.status, gateway.record.outcome) == (400, "refused")
+
+
+async def test_two_thousand_deep(tmp_path: Path) -> None:
+    body = b'{"model":"m","messages":%s}' % (b"[" * 2000 + b"]" * 2000)
+    answer = await house(tmp_path).post(body)
+    assert (answer.status, "too deeply" in answer.error["message"]) == (400, True)
+
+
+WRONG = {
+    "model": [1, None, True, [], {}, ""],
+    "messages": [1, None, "text", {}, [], [1], [None], ["text"], [[]]],
+    "stream": [1, "true", [], {}],
+    "max_tokens": ["5", 1.5, 0, -1, True, [], {}, -(10**30)],
+    "max_completion_tokens": ["5", 1.5, 0, -1, []],
+    "group": [1, True, {}, [1], ["a", None]],
+    "models": [1, "m", {}, [1], [None], ["m"] * 17],
+    "previous_request_id": [1, [], {}],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
+async def test_a_wrong_type(tmp_path: Path, field: str, value: object) -> None:
+    answer = await house(tmp_path).post({"model": "m", "messages": HELLO, field: value})
+    assert answer.status == 400, answer.body
+    assert str(answer.error["param"]).split("[")[0] == field
+    assert answer.error["message"].startswith(f"Invalid '{field}")
+
+
+@pytest.mark.parametrize("options", [1, "x", [], {"include_usage": 1}, {"include_usage": "yes"}])
+async def test_wrong_stream_options(tmp_path: Path, options: object) -> None:
+    answer = await house(tmp_path).post({"model": "m", "messages": HELLO, "stream": True, "stream_options": options})
+    assert answer.status == 400
+    assert answer.error["param"].startswith("stream_options")
+
+
+@pytest.mark.parametrize("field", ["stream", "max_tokens", "group", "models", "previous_request_id", "stream_options"])
+async def test_null_is_as_if_it_were_not_there(tmp_path: Path, field: str) -> None:
+    assert (await house(tmp_path).post({"model": "m", "messages": HELLO, field: None})).status == 200
+
+
+def test_the_envelope() -> None:
+    body = {"model": "m", "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}, "group": "a"}
+    found = ingress.read_envelope(json.dumps({**body, "models": ["x"], "max_completion_tokens": 5}).encode())
+    assert (found.model, found.stream, found.usage_asked) == ("m", True, True)
+    assert (found.groups, found.models, found.max_tokens) == (("a",), ("x",), ("max_completion_tokens", 5))
+
+
+# --- on real sockets -------------------------------------------------------------------------------------------------
+
+
+def test_65_megabytes_with_httpx(gateway: Gateway, api_key: str) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(65):
+            yield b" " * 1024 * 1024
+
+    with gateway.client(api_key) as client:
+        for content in (b" " * 65 * 1024 * 1024, pieces()):
+            answer = client.post(CHAT, content=content)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_65_megabytes_with_the_sdk(gateway: Gateway, api_key: str) -> None:
+    client = openai.OpenAI(base_url=gateway.base_url, api_key=api_key, max_retries=0)
+    message: Any = [{"role": "user", "content": "x" * 65 * 1024 * 1024}]
+    with closing(client), pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model="tiny", messages=message)
+    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
+
+
+@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+def strict(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterator[tuple[Gateway, str]]:
+    """Half a megabyte at most, in half a second."""
+    env = {"KODNA_MAX_BODY_MB": "0.5", "KODNA_BODY_TIMEOUT": "0.5", "KODNA_TRUSTED_PROXIES": "127.0.0.1"}
+    gateway = _new_gateway(server=request.param, env=env)
+    with Upstream(completion()) as upstream:
+        gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
+        key = gateway.key(name="strict")
+        with gateway:
+            yield gateway, key
+    assert "Traceback" not in gateway.log
+
+
+def head(key: str, *lines: str) -> bytes:
+    return "\r\n".join([f"POST {CHAT} HTTP/1.1", "host: x", f"authorization: Bearer {key}", *lines, "", ""]).encode()
+
+
+def read(client: socket.socket) -> bytes:
+    data = b""
+    try:
+        while piece := client.recv(65536):
+            data += piece
+            if b"\r\n\r\n" in data and data.endswith(b"}"):
+                break
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def test_a_slow_body_on_the_wire(strict: tuple[Gateway, str]) -> None:
+    gateway, key = strict
+    with socket.create_connection((HOST, gateway.port)) as client:
+        client.settimeout(6)
+        client.sendall(head(key, "content-length: 1000") + b"{")
+        answer = read(client)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"request_timeout" in answer
+    assert b"x-request-id: req_" in answer
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_without_end(strict: tuple[Gateway, str], declared: bool) -> None:
+    """A gigabyte, in chunks or announced: the server hangs up long before."""
+    gateway, key = strict
+    sent, piece = 0, b" " * 65536
+    with socket.create_connection((HOST, gateway.port)) as client:
+        client.settimeout(5)
+        client.sendall(head(key, "content-length: 1073741824" if declared else "transfer-encoding: chunked"))
+        try:
+            while sent < 1 << 30:
+                client.sendall(piece if declared else b"10000\r\n" + piece + b"\r\n")
+                sent += len(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    assert sent < 16 << 20, "sockets hold some megabytes, the gateway one"
+    assert httpx.get(f"{gateway.url}/health/live").status_code == 200
+
+
+def test_a_body_that_is_somewhat_too_large(strict: tuple[Gateway, str]) -> None:
+    gateway, key = strict
+    with gateway.client(key) as client:
+        answer = client.post(CHAT, content=b" " * 700_000)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_an_address_from_a_trusted_proxy(strict: tuple[Gateway, str]) -> None:
+    gateway, _ = strict
+    key = gateway.key(name="office", ips="10.1.0.0/16")
+    with gateway.client(key) as client:
+        asked = {"model": "m", "messages": HELLO}
+        assert client.post(CHAT, json=asked, headers={"x-forwarded-for": "10.1.2.3"}).status_code == 200
+        refused = client.post(CHAT, json=asked, headers={"x-forwarded-for": "10.1.2.3, 8.8.8.8"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "ip_not_allowed")
+
+
+def test_the_life_of_a_key(make_gateway: MakeGateway, upstream: Upstream) -> None:
+    """Made, disabled and rotated while two workers serve: each knows within a second."""
+    gateway = make_gateway("postgresql", redis=True, server="uvicorn", workers=2)
+    gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
+    with gateway:
+        key = gateway.key(name="life")  # waits the second
+        assert statuses(gateway, key) == {200}
+        new = gateway.manage("keys", "rotate", key[:17], "--grace", "1h").strip()
+        time.sleep(1)
+        assert statuses(gateway, key) == statuses(gateway, new) == {200}
+        gateway.manage("keys", "revoke", key[:17])
+        time.sleep(1)
+        assert (statuses(gateway, key), statuses(gateway, new)) == ({401}, {200})
+
+
+def statuses(gateway: Gateway, key: str) -> set[int]:
+    """Of requests over connections of their own, so that all workers take some."""
+
+    def ask() -> int:
+        with gateway.client(key) as client:
+            return client.post(CHAT, json={"model": "m", "messages": HELLO}).status_code
+
+    return {ask() for _ in range(12)}
+
+
+def test_without_keys(make_gateway: MakeGateway, upstream: Upstream) -> None:
+    gateway = make_gateway(env={"KODNA_ALLOW_NO_AUTH": "on"})
+    gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
+    with gateway, gateway.client() as client:
+        answer = client.post(CHAT, json={"model": "m", "messages": HELLO})
+        assert answer.status_code == 200
+        assert gateway.usage_row(answer.headers["x-request-id"])["account"] == "anonymous"
