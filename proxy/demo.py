@@ -20,6 +20,7 @@ from proxy.exchange import new_request_id
 from proxy.formats.openai_chat import prompt_text
 from proxy.formats.splice import Malformed, Members
 from proxy.ingress import Receive, Scope, Send, header, read_body
+from proxy.timer import Timer
 
 PLAIN, TOOLS = "kodna-demo", "kodna-demo-tools"
 _WORD_SECONDS = 0.02
@@ -39,14 +40,17 @@ async def demo_models(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def demo_chat(scope: Scope, receive: Receive, send: Send) -> None:
     """Understands messages, stream, stream_options, max_tokens, tools and tool_choice."""
+    timer = Timer()
     try:
         if not _admits(scope):
             raise errors.BadKey("The demonstration is only for this gateway itself.")
-        request = _read(await read_body(scope, receive))
+        request = _read(await read_body(scope, receive, timer))
         reply = _reply(request)
     except errors.Refusal as refusal:
         await _refuse(scope, send, refusal)
         return
+    finally:
+        timer.stop()
     if request.get("stream") is True:
         await _stream(scope, send, request, reply)
     else:

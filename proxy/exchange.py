@@ -22,6 +22,7 @@ from proxy.limits import Lease, Limiter
 from proxy.models import UsageRecord
 from proxy.outgoing import clamped
 from proxy.routing import Attempt, Target
+from proxy.timer import Timer
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
 from proxy.usage import Journal, Record
@@ -53,6 +54,7 @@ class Exchange:
         self.delivering = False
         self.lease: Lease | None = None
         self.pricer: Pricer = meter.pricer(None)
+        self.timer = Timer()
         self.record = Record(
             request_id=new_request_id(),
             created=time.time(),
@@ -60,7 +62,6 @@ class Exchange:
         )
         self._scope = scope
         self._send = send
-        self._task = asyncio.current_task()
         self._begun = time.perf_counter()
         self._asked = 0.0  # when the provider was asked
         self._answered = 0.0  # when its first byte came
@@ -109,16 +110,16 @@ class Exchange:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    async def send_answer(self, answer: Answer, answered: float) -> None:
+    async def send_answer(self, answer: Answer) -> None:
         """A plain answer, whole."""
-        self._answered = answered or time.perf_counter()
+        self._answered = time.perf_counter()
         self._complete(answer.usage, answer.text)
         await self._start(200, [(b"content-type", b"application/json"), _length(answer.body)])
         await self._last(answer.body)
 
-    async def begin_stream(self, stream: ChatStream, answered: float) -> None:
+    async def begin_stream(self, stream: ChatStream) -> None:
         self._stream = stream
-        self._answered = answered
+        self._answered = time.perf_counter()
         self.delivering = True
         await self._start_stream()
 
@@ -175,16 +176,15 @@ class Exchange:
 
     def left(self) -> None:
         """The client has gone: end the work for it, the provider's connection first of all."""
-        if not self._finished and self._task is not None:
+        if not self._finished:
             self.gone = True
-            self._task.cancel()
+            self.timer.task.cancel()
 
     def interrupted(self) -> None:
         """Record what was used until the client left or the server went down."""
         if self.gone:
             self._partial(Outcome.CANCELLED, CLIENT_GONE, "client_gone")
-            if self._task is not None:
-                self._task.uncancel()
+            self.timer.task.uncancel()
         else:
             self._partial(Outcome.INCOMPLETE, 503, "server_stopped")
 
@@ -193,6 +193,7 @@ class Exchange:
             self.lease.release()
         if self._keepalive is not None:
             self._keepalive.cancel()
+        self.timer.stop()
         self._finished = True
 
     # --- the wire ----------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 PATH = "/chat/completions"
 MAX_ANSWER = 256 * 1024 * 1024  # bytes of a plain answer
 MAX_ERROR = 1024 * 1024
-WATCH_AFTER = 0.02  # seconds
 
 
 async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +41,7 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         if gateway.journal.failing:  # before there is a record: what cannot be written must not pile up in memory
             raise errors.Unavailable("Usage cannot be recorded at the moment.", code="journal_full", retry_after=5)
         exchange.belongs_to(key)
-        body = await ingress.read_body(scope, receive)  # 408, 413
+        body = await ingress.read_body(scope, receive, exchange.timer)  # 408, 413
         envelope = ingress.read_envelope(body)  # 400, naming the field
         exchange.asks(envelope)
         catalog = gateway.tables.catalog
@@ -76,13 +75,13 @@ class _Watch:
     It begins a moment later: an answer that is there by then needs none.
     """
 
-    __slots__ = ("_exchange", "_handle", "_receive", "_task")
+    __slots__ = ("_exchange", "_receive", "_task")
 
     def __init__(self, exchange: Exchange, receive: Receive) -> None:
         self._exchange = exchange
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
-        self._handle = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+        exchange.timer.soon(self._begin)
 
     def _begin(self) -> None:
         self._task = asyncio.create_task(self._wait())
@@ -93,7 +92,6 @@ class _Watch:
         self._exchange.left()
 
     def end(self) -> None:
-        self._handle.cancel()
         if self._task is not None:
             self._task.cancel()
 
@@ -132,17 +130,18 @@ async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> No
         if wrong.error is not None:
             raise fault_in_200(wrong.error, attempt.route.provider) from None
         raise ProviderFault("malformed", f"{wrong}.") from None
-    await exchange.send_answer(answer, upstream.began)
+    await exchange.send_answer(answer)
 
 
 async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
     """Relay event by event. Nothing of it is sent before the first event: until then another route can answer."""
+    exchange.timer.on_silence = exchange.keep_alive
     upstream = await _open(exchange, envelope, attempt)
     stream = ChatStream(attempt.model.id, hold_usage=not envelope.usage_asked, pricer=exchange.pricer)
     try:
         out = await _first_event(upstream, stream, attempt)
-        upstream.heard()
-        await exchange.begin_stream(stream, upstream.began)
+        exchange.timer.heard = True
+        await exchange.begin_stream(stream)
         while not stream.over:
             await exchange.send_piece(out)
             out = await _more(upstream, stream)
@@ -154,7 +153,7 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
         await exchange.end_stream(out)
         await upstream.finish()
     except asyncio.CancelledError:
-        if upstream.expired:  # while the client was to read: it does not, and the time for the exchange is over
+        if exchange.timer.spent():  # while the client was to read: it does not, and the exchange's time is over
             exchange.gone = True
         raise
     finally:
@@ -192,8 +191,7 @@ async def _open(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> Ups
     """Ask the provider. Raises `ProviderRefusal` (its 4xx about the request), else `ProviderFault`: try another."""
     provider = attempt.route.provider
     body = provider_body(envelope, attempt)
-    on_silence = exchange.keep_alive if envelope.stream else None
-    upstream = await open_upstream(exchange.gateway.pool, provider, PATH, body, on_silence)
+    upstream = await open_upstream(exchange.gateway.pool, provider, PATH, body, exchange.timer)
     if upstream.status == 200:
         return upstream
     try:

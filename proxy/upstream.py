@@ -8,7 +8,7 @@ redirects, auth) that a gateway does not need. Called by `relay`.
 import asyncio
 import email.utils
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import aiohttp
 import httpx
@@ -19,11 +19,11 @@ from multidict import CIMultiDict
 
 from models_catalog.snapshot import Provider
 from proxy.errors import ProviderFault
+from proxy.timer import Timer
 
 Transport = httpx.AsyncBaseTransport
 _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
-_KEEPALIVE = settings.KEEPALIVE_SECONDS
 # What both sides of the seam may raise.
 _ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
 _CONNECT_ERRORS = (
@@ -35,67 +35,6 @@ _CONNECT_ERRORS = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
 )
-
-
-class Timer:
-    """Ends a task's wait for a provider: one timer per exchange, moved without being set anew.
-
-    `wait(seconds)` before each read, `rest()` after it. When a wait lasts too long, or the exchange as a whole, the
-    task is cancelled and `expired` says why. Every `settings.KEEPALIVE_SECONDS` of waiting `on_silence` is called;
-    `heard` False: what is read does not reach the client yet, so that reads do not end its silence.
-    """
-
-    __slots__ = ("_at", "_due", "_end", "_handle", "_loop", "_on_silence", "_since", "_task", "expired", "heard")
-
-    def __init__(self, total: float, on_silence: Callable[[], None] | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._since = now = self._loop.time()
-        self._end = now + total
-        self._due = 0.0
-        self._at = 0.0  # when the handle fires
-        self.heard = False
-        self._handle: asyncio.TimerHandle | None = None
-        self._on_silence = on_silence
-        self.expired = ""
-
-    def wait(self, seconds: float) -> None:
-        now = self._loop.time()
-        if self.heard:
-            self._since = now
-        self._due = due = now + seconds
-        if self._handle is None or due < self._at:
-            self.stop()
-            self._arm()
-
-    def rest(self) -> None:
-        self._due = 0.0
-
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _arm(self) -> None:
-        due = min(self._due, self._end) if self._due else self._end
-        if self._on_silence is not None and self._due:
-            due = min(due, self._since + _KEEPALIVE)
-        self._at = due
-        self._handle = self._loop.call_at(due, self._tick)
-
-    def _tick(self) -> None:
-        now = self._loop.time()
-        if now >= self._end or (self._due and now >= self._due):
-            self._handle = None
-            self.expired = "total" if now >= self._end else "wait"
-            self._task.cancel()
-            return
-        if self._on_silence is not None and self._due and now - self._since >= _KEEPALIVE:
-            self._on_silence()
-            self._since = now
-        self._arm()
 
 
 class Call:
@@ -205,45 +144,34 @@ class Pool:
 class Upstream:
     """One answer of a provider, being read. `status` and `header()` are known; `read()` gives the next bytes."""
 
-    __slots__ = ("_body", "_idle", "_provider", "_response", "_timer", "began", "status")
+    __slots__ = ("_body", "_idle", "_response", "_timer", "_wait", "status")
 
     def __init__(self, provider: Provider, response: httpx.Response, timer: Timer) -> None:
-        self._provider = provider
         self._response = response
         self._timer = timer
-        self._idle = provider.first_byte_timeout
+        self._wait = provider.first_byte_timeout
+        self._idle = provider.idle_timeout
         self._body = _bytes(response)
         self.status = response.status_code
-        self.began = 0.0
-
-    @property
-    def expired(self) -> bool:
-        return bool(self._timer.expired)
-
-    def heard(self) -> None:
-        """From now on what is read reaches the client."""
-        self._timer.heard = True
 
     def header(self, name: str) -> str:
         return str(self._response.headers.get(name, ""))
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end. Raises `ProviderFault` (timeout, broken)."""
-        self._timer.wait(self._idle)
+        self._timer.wait(self._wait)
         try:
             data = await anext(self._body)
         except StopAsyncIteration:
             return b""
         except asyncio.CancelledError:
-            _raise_expired(self._timer)
+            _raise_spent(self._timer)
             raise
         except _ERRORS as error:
             raise ProviderFault("broken", "the connection to the provider broke off.") from error
         finally:
             self._timer.rest()
-        if not self.began:
-            self.began = time.perf_counter()
-            self._idle = self._provider.idle_timeout
+        self._wait = self._idle
         return data
 
     async def read_all(self, most: int) -> bytes:
@@ -266,30 +194,30 @@ class Upstream:
 
     async def close(self) -> None:
         """Let go of the connection: kept where the answer was read to its end, closed at once otherwise."""
-        self._timer.stop()
+        self._timer.unlimit()
         await self._response.stream.aclose()  # type: ignore[union-attr]
 
 
-async def open_upstream(
-    pool: Pool, provider: Provider, path: str, body: bytes, on_silence: Callable[[], None] | None = None
-) -> Upstream:
+async def open_upstream(pool: Pool, provider: Provider, path: str, body: bytes, timer: Timer) -> Upstream:
     """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken)."""
-    call = pool.call(provider, path)
-    timer = Timer(provider.total_timeout, on_silence)
+    try:
+        call = pool.call(provider, path)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ProviderFault("connect", "the provider's address is not valid.") from error
     request = httpx.Request("POST", call.url, headers=call.headers, stream=Body(body), extensions=call.extensions)
+    timer.limit(provider.total_timeout)
     timer.wait(provider.first_byte_timeout)
     try:
         response = await pool.transport(provider).handle_async_request(request)
-    except asyncio.CancelledError:
-        timer.stop()
-        _raise_expired(timer)
+    except BaseException as error:
+        timer.unlimit()
+        if isinstance(error, asyncio.CancelledError):
+            _raise_spent(timer)
+        elif isinstance(error, _CONNECT_ERRORS):
+            raise ProviderFault("connect", "the provider cannot be reached.") from error
+        elif isinstance(error, (*_ERRORS, ValueError)):
+            raise ProviderFault("broken", "the connection to the provider broke off.") from error
         raise
-    except _CONNECT_ERRORS as error:
-        timer.stop()
-        raise ProviderFault("connect", "the provider cannot be reached.") from error
-    except (*_ERRORS, ValueError) as error:
-        timer.stop()
-        raise ProviderFault("broken", "the connection to the provider broke off.") from error
     timer.rest()
     return Upstream(provider, response, timer)
 
@@ -302,13 +230,9 @@ def _bytes(response: httpx.Response) -> AsyncIterator[bytes]:
     return response.stream.__aiter__()  # type: ignore[union-attr]
 
 
-def _raise_expired(timer: Timer) -> None:
-    if not timer.expired:
-        return
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()
-    raise ProviderFault("timeout", "the provider did not answer in time.") from None
+def _raise_spent(timer: Timer) -> None:
+    if timer.spent():
+        raise ProviderFault("timeout", "the provider did not answer in time.") from None
 
 
 def retry_after(value: str) -> float | None:

@@ -1,0 +1,197 @@
+"""One request's bookkeeping: one record whatever happens, honest headers, one end on the wire."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy import exchange as module
+from proxy.exchange import new_request_id
+from proxy.upstream import Pool
+from tests.proxy.inside import HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
+from tests.upstreams import MockUpstream, Reply, chat_events, chat_stream, completion, error_reply
+
+STREAM = {"model": "m", "messages": HELLO, "stream": True}
+
+
+def house(folder: Path, *replies: Any, **changes: Any) -> Inside:
+    found = snapshot(
+        model("m", provider("first"), provider("second"), **changes), model("ünï/m", provider("first")), fast="m"
+    )
+    return Inside(folder, found, Pool(MockUpstream(*replies).transport))
+
+
+async def test_it_works(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion(prompt=10, completion=5, cached=4, reasoning=2))
+    answer = await gateway.post(headers=[(b"user-agent", b"OpenAI/Python 2.1")])
+    record = gateway.record
+    assert record.request_id == answer.headers["x-request-id"]
+    assert (record.key_id, record.key_prefix, record.key_name) == (7, KEY.prefix, "mine")
+    assert (record.account_id, record.account, record.client) == (3, "tests", "OpenAI/Python 2.1")
+    assert (record.requested_model, record.model, record.provider, record.upstream_model) == (
+        "m",
+        "m",
+        "first",
+        "m-there",
+    )
+    assert (record.prompt_tokens, record.completion_tokens) == (10, 5)
+    assert (record.cached_tokens, record.reasoning_tokens, record.estimated) == (4, 2, False)
+    assert record.cost == 6 * 1_000_000 + 4 * 500_000 + 5 * 2_000_000
+    assert (record.status, record.outcome, record.streamed) == (200, "complete", False)
+    assert record.first_token_ms is not None
+    assert 0 < record.first_token_ms <= record.total_ms
+    assert [(each.provider, each.status) for each in record.attempts] == [("first", 200)]
+    assert answer.json["usage"]["cost"] == pytest.approx(0.000018)
+
+
+async def test_headers(tmp_path: Path) -> None:
+    gateway = house(tmp_path, error_reply(500, "no"), completion())
+    headers = (await gateway.post({"model": "fast", "messages": HELLO})).headers
+    assert (headers["x-kodna-model"], headers["x-kodna-alias"], headers["x-kodna-provider"]) == ("m", "fast", "second")
+    assert (headers["x-kodna-fallback"], headers["x-kodna-fallback-layer"]) == ("true", "1")
+    assert headers["server-timing"].startswith("gateway;dur=")
+    assert [each.reason for each in gateway.record.attempts] == ["status", ""]
+
+
+async def test_a_model_with_other_letters(tmp_path: Path) -> None:
+    answer = await house(tmp_path, completion()).post({"model": "ünï/m", "messages": HELLO})
+    assert answer.headers["x-kodna-model"] == "%C3%BCn%C3%AF/m"
+
+
+async def test_the_output_limit(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion(), enforce=True)
+    answer = await gateway.post({"model": "m", "messages": HELLO, "max_tokens": 5000})
+    assert answer.headers["x-kodna-max-tokens"] == "100"
+
+
+async def test_no_usage_is_counted(tmp_path: Path) -> None:
+    gateway = house(tmp_path, Reply([*chat_events(["Hello", " there"])[:-2], b"data: [DONE]\n\n"]))
+    await gateway.post(STREAM)
+    record = gateway.record
+    assert (record.estimated, record.completion_tokens) == (True, 2)
+    assert record.prompt_tokens == 8
+
+
+async def test_what_a_provider_makes_of_its_usage(tmp_path: Path) -> None:
+    """Nothing of it may become a 500, or a row that cannot be stored."""
+    choices = b'"choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}]'
+    for usage in (
+        b"5", b"[]", b"{}", b'"x"', b'{"prompt_tokens":"7"}', b'{"prompt_tokens":-7}', b'{"prompt_tokens":1e300}',
+        b'{"prompt_tokens":99999999999999999999999999,"completion_tokens":1}', b'{"prompt_tokens":1,"cost":1,"cost":2}',
+        b'{"prompt_tokens":1,"prompt_tokens_details":5}', b'{"prompt_tokens":true}',
+        b'{"prompt_tokens":1,"prompt_tokens":2}',
+    ):  # fmt: skip
+        answer = await house(tmp_path, Reply([b"{" + choices + b',"usage":' + usage + b"}"])).post()
+        assert answer.status in {200, 502}, (usage, answer.body)
+        event = (
+            b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}],"usage":' + usage + b"}\n\n"
+        )
+        answer = await house(tmp_path, Reply([event, b"data: [DONE]\n\n"])).post(STREAM)
+        assert answer.status in {200, 502}, (usage, answer.body)
+
+
+# --- refusals are on record too --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        ({"model": "nobody", "messages": HELLO}, 404, "model_not_found"),
+        ({"messages": HELLO}, 400, "missing_required_parameter"),
+        ({"model": "m", "messages": HELLO, "group": "none"}, 400, "invalid_request_error"),
+    ],
+)
+async def test_a_refusal(tmp_path: Path, body: Any, status: int, code: str) -> None:
+    gateway = house(tmp_path, completion())
+    answer = await gateway.post(body)
+    record = gateway.record
+    assert (answer.status, record.status, record.outcome, record.error_code) == (status, status, "refused", code)
+    assert record.request_id == answer.headers["x-request-id"]
+    assert (record.provider, record.attempts, record.cost) == ("", [], None)
+
+
+async def test_before_the_tables_are_loaded(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion())
+    gateway.tables.loaded = 0
+    answer = await gateway.post()
+    assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "starting", "1")
+
+
+async def test_a_bug_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError(TEXT)
+
+    monkeypatch.setattr("proxy.relay.provider_body", fail)
+    gateway = house(tmp_path, completion())
+    answer = await gateway.post()
+    assert (answer.status, answer.error["type"], answer.error["code"]) == (500, "server_error", "internal_error")
+    assert TEXT not in answer.body.decode()
+    assert gateway.record.status == 500
+    assert answer.headers["x-request-id"] in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+# --- clients that leave ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves(tmp_path: Path, stream: bool) -> None:
+    mock = MockUpstream(Reply(chat_events(["Hello", " there"])[:3] if stream else [b"{"], end="hang"))
+    gateway = Inside(tmp_path, snapshot(model("m", provider())), Pool(mock.transport))
+    leave = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, leave.set)
+    await gateway.post({**STREAM, "stream": stream}, leave=leave)
+    record = gateway.record
+    assert (record.status, record.outcome, record.error_code) == (499, "cancelled", "client_gone")
+    assert record.completion_tokens == (2 if stream else 0)
+    assert [each.reason for each in record.attempts] == ["cancelled"]
+    assert mock.last.gone.is_set()
+    assert gateway.limiter.active(KEY) == 0
+
+
+async def test_a_client_that_leaves_while_the_last_route_fails(tmp_path: Path) -> None:
+    """Both at the same moment: nobody else is asked for a client that is not there."""
+    mock = MockUpstream(Reply([], wait=0.1))
+    catalog = snapshot(model("m", provider("a", first_byte_timeout=0.05), provider("b", first_byte_timeout=0.05)))
+    gateway = Inside(tmp_path, catalog, Pool(mock.transport))
+    leave = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, leave.set)
+    await gateway.post(leave=leave)
+    assert gateway.record.outcome == "cancelled"
+    assert len(mock.requests) <= 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_that_the_server_does_not_know_to_be_closed(tmp_path: Path, stream: bool) -> None:
+    """uvloop raises it out of `send`: no bug of ours, and no traceback."""
+
+    class Closed(Answer):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "status" and value:
+                raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+            super().__setattr__(name, value)
+
+    gateway = house(tmp_path, chat_stream() if stream else completion())
+    await gateway.post({**STREAM, "stream": stream}, answer=Closed())
+    assert gateway.record.status in {200, 499}
+    assert gateway.limiter.active(KEY) == 0
+
+
+async def test_the_server_stops(tmp_path: Path) -> None:
+    gateway = house(tmp_path, Reply(chat_events(["Hello"])[:2], end="hang"))
+    task = asyncio.create_task(gateway.post(STREAM))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (gateway.record.outcome, gateway.record.error_code) == ("incomplete", "server_stopped")
+    assert gateway.record.completion_tokens == 1
+
+
+def test_request_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "time_ns", iter([10**18, 2 * 10**18]).__next__)
+    first, second = new_request_id(), new_request_id()
+    assert first < second
+    assert len(first) == len("req_") + 32

@@ -1,0 +1,250 @@
+"""The provider's side of a request: its timeouts, its faults, its connections."""
+
+import asyncio
+import gzip
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from models_catalog.snapshot import Provider
+from proxy import upstream as module
+from proxy.errors import ProviderFault
+from proxy.timer import Timer
+from proxy.upstream import Pool, Upstream, open_upstream, retry_after
+from tests.processes import HOST
+from tests.proxy.inside import provider
+from tests.upstreams import MockUpstream, RefusingUpstream, Reply, completion, cut, error_reply
+from tests.upstreams import Upstream as FakeProvider
+
+PATH = "/chat/completions"
+ASKED = b'{"model":"m"}'
+
+
+@asynccontextmanager
+async def new_pool() -> AsyncIterator[Pool]:
+    """The product's pool lives as long as its process."""
+    pool = Pool()
+    try:
+        yield pool
+    finally:
+        for engine in pool._engines.values():
+            await engine.aclose()
+
+
+async def ask(fake: FakeProvider, pool: Pool | None = None, **changes: Any) -> bytes:
+    return await whole(provider(base_url=fake.base_url, **changes), pool)
+
+
+async def whole(found: Provider, pool: Pool | None = None) -> bytes:
+    if pool is None:
+        async with new_pool() as pool:
+            return await whole(found, pool)
+    timer = Timer()
+    try:
+        answer = await open_upstream(pool, found, PATH, ASKED, timer)
+        try:
+            return await answer.read_all(1_000_000)
+        finally:
+            await answer.close()
+    finally:
+        timer.stop()
+
+
+async def fault(*words: Any, **more: Any) -> ProviderFault:
+    with pytest.raises(ProviderFault) as caught:
+        await ask(*words, **more)
+    return caught.value
+
+
+async def test_it_works(upstream: FakeProvider) -> None:
+    assert b"Hello from upstream" in await ask(upstream)
+    got = upstream.last
+    assert (got.method, got.path, got.body) == ("POST", "/v1/chat/completions", ASKED)
+    assert got.headers["authorization"] == "Bearer sk-upstream-secret"
+    assert got.headers["content-length"] == str(len(ASKED))
+    assert got.headers["accept-encoding"] == "identity"
+    assert "cookie" not in got.headers
+
+
+async def test_headers_of_the_catalog(upstream: FakeProvider) -> None:
+    await ask(upstream, api_key="", headers=(("X-Title", "Kodna"), ("Authorization", "Custom x")))
+    assert (upstream.last.headers["x-title"], upstream.last.headers["authorization"]) == ("Kodna", "Custom x")
+
+
+async def test_a_connection_serves_again(upstream: FakeProvider) -> None:
+    async with new_pool() as pool:
+        for _ in range(3):
+            await ask(upstream, pool)
+        assert len(upstream.connections) == 1
+
+
+async def test_an_answer_left_unread_closes_the_connection(upstream: FakeProvider) -> None:
+    upstream.answers(Reply([b"a"], end="hang"))
+    async with new_pool() as pool:
+        answer = await open_upstream(pool, provider(base_url=upstream.base_url), PATH, ASKED, Timer())
+        assert await answer.read() == b"a"
+        await answer.close()
+        assert await asyncio.to_thread(upstream.last.gone.wait, 1)
+
+
+async def test_no_cookie_is_kept(upstream: FakeProvider) -> None:
+    upstream.answers(error_reply(200, "x", headers={"set-cookie": "a=b"}))
+    async with new_pool() as pool:
+        await ask(upstream, pool)
+        await ask(upstream, pool)
+    assert "cookie" not in upstream.last.headers
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_listens() -> None:
+    with RefusingUpstream() as refusing:
+        found = provider(base_url=refusing.base_url)
+        with pytest.raises(ProviderFault) as caught:
+            await whole(found)
+    assert (caught.value.reason, caught.value.message) == ("connect", "the provider cannot be reached.")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/v1", "http://[::1]:1/v1", "https://127.0.0.1:1", "http://127.0.0.1:99999"]
+)
+async def test_addresses_that_lead_nowhere(url: str) -> None:
+    with pytest.raises(ProviderFault) as caught:
+        await whole(provider(base_url=url))
+    assert "127.0.0.1" not in caught.value.message
+
+
+async def test_tls_to_a_provider_without_it(upstream: FakeProvider) -> None:
+    with pytest.raises(ProviderFault):
+        await whole(provider(base_url=upstream.base_url.replace("http:", "https:")))
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply([], wait=5), "timeout"),
+        (Reply([b"a"], end="hang"), "timeout"),
+        (Reply([b"a"], end="cut"), "broken"),
+        (Reply([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"], wire=True), "broken"),
+        (Reply([b"not http\r\n\r\n"], wire=True), "broken"),
+        (Reply([b""], wire=True), "broken"),
+        (Reply([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n"], wire=True), "broken"),
+        (Reply([b"no gzip"], headers={"content-encoding": "gzip"}), "broken"),
+        (Reply([b"x" * 600_000] * 2), "malformed"),
+    ],
+)
+async def test_faults(upstream: FakeProvider, reply: Reply, reason: str) -> None:
+    upstream.answers(reply)
+    assert (await fault(upstream, first_byte_timeout=0.1, idle_timeout=0.1)).reason == reason
+
+
+async def test_a_connection_that_takes_too_long() -> None:
+    with socket.socket() as full:  # a listener whose queue is full does not answer the handshake
+        full.bind((HOST, 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(3)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex((HOST, port))
+        started = time.monotonic()
+        with pytest.raises(ProviderFault) as caught:
+            await whole(provider(base_url=f"http://{HOST}:{port}/v1", connect_timeout=0.1))
+        for each in waiting:
+            each.close()
+    assert caught.value.reason == "connect"
+    assert time.monotonic() - started < 1
+
+
+async def test_an_idle_time_shorter_than_that_of_the_first_byte(upstream: FakeProvider) -> None:
+    """The timer that was set for the first byte must not keep the later, shorter waits from ending."""
+    upstream.answers(Reply([b"a"], end="hang"))
+    started = time.monotonic()
+    assert (await fault(upstream, first_byte_timeout=20, idle_timeout=0.1, total_timeout=60)).reason == "timeout"
+    assert time.monotonic() - started < 1
+
+
+async def test_the_time_for_the_whole(upstream: FakeProvider) -> None:
+    upstream.answers(Reply([b"a"] * 100, pause=0.03))
+    started = time.monotonic()
+    assert (await fault(upstream, total_timeout=0.2)).reason == "timeout"
+    assert 0.15 < time.monotonic() - started < 1
+
+
+async def test_a_cancelled_wait_is_not_a_fault(upstream: FakeProvider) -> None:
+    upstream.answers(Reply([], wait=5))
+    task = asyncio.create_task(ask(upstream))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_task_goes_on_after_a_timeout(upstream: FakeProvider) -> None:
+    upstream.answers(Reply([], wait=5), completion())
+    await fault(upstream, first_byte_timeout=0.05)
+    task = asyncio.current_task()
+    assert task
+    assert task.cancelling() == 0
+    assert b"Hello" in await ask(upstream)
+
+
+async def test_packed_although_asked_not_to(upstream: FakeProvider) -> None:
+    packed = gzip.compress(b"x" * 100_000)
+    upstream.answers(Reply(cut(packed, 5, 50), headers={"content-encoding": "gzip"}))
+    assert await ask(upstream) == b"x" * 100_000
+
+
+# --- silence ---------------------------------------------------------------------------------------------------------
+
+
+# --- small things ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_provider_that_changed_gets_new_calls() -> None:
+    pool = Pool(MockUpstream().transport)
+    first = provider(api_key="sk-old-credential")
+    assert pool.call(first, PATH) is pool.call(first, PATH)
+    assert pool.call(provider(api_key="sk-new-credential"), PATH).headers["authorization"] == "Bearer sk-new-credential"
+
+
+async def test_the_pool_does_not_grow_for_ever() -> None:
+    pool = Pool(MockUpstream().transport)
+    for number in range(1200):
+        pool.call(provider(api_key=f"sk-{number}"), PATH)
+    assert len(pool._calls) <= 1001
+
+
+async def test_behind_the_seam() -> None:
+    mock = MockUpstream(completion())
+    answer = await open_upstream(Pool(mock.transport), provider(), PATH, ASKED, Timer())
+    assert isinstance(answer, Upstream)
+    assert (answer.status, answer.header("content-type")) == (200, "application/json")
+    assert b"Hello" in await answer.read_all(10_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("5", 5), ("0", 0), ("1.5", 1.5), ("", None), ("soon", None), ("-1", None), ("nan", None), ("inf", None),
+        ("1e9", None), ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("Mon, 99 Foo 99999 99:99:99", None),
+        ("1 Jan 0001", None), ("\xff", None),
+    ],
+)  # fmt: skip
+def test_retry_after(value: str, seconds: float | None) -> None:
+    assert retry_after(value) == seconds
+
+
+def test_retry_after_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "time", lambda: 1445412470.0)
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 10
+
+
+def test_the_seam_is_httpx() -> None:
+    assert issubclass(module.Engine, httpx.AsyncBaseTransport)
