@@ -92,7 +92,7 @@ class Internal(Refusal):
 class ProviderFault(Exception):
     """What went wrong at one provider. `message` may go to a client: it holds no credential and no address.
 
-    `reason` is one word for the record: connect, timeout, broken, status, malformed, error.
+    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy.
     """
 
     def __init__(
@@ -128,6 +128,8 @@ def after_all(faults: list[ProviderFault], model: str) -> Refusal:
         message = f"{tried}: its own rate limit is reached, not yours. {last.message}"
         return RateLimited(message, retry_after=min(waits, default=1.0))
     message = f"{tried}: {last.message}"
+    if all(fault.reason == "busy" for fault in faults):
+        return Unavailable(message, retry_after=1.0)
     if last.reason == "timeout":
         return AllTimedOut(message)
     return AllFailed(message)

@@ -8,7 +8,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -142,7 +142,7 @@ class Envelope:
     model: str = ""
     stream: bool = False
     usage_asked: bool = False
-    max_tokens: tuple[str, int] | None = None  # the field that bounds the output, and its value
+    max_tokens: dict[str, int] = field(default_factory=dict)  # the fields that bound the output
     groups: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
@@ -165,8 +165,8 @@ def read_envelope(body: bytes) -> Envelope:
         envelope.usage_asked = _usage_asked(members)
     _check_messages(members)
     for name in _TOKENS:
-        if name in members and envelope.max_tokens is None:
-            envelope.max_tokens = _bound(members, name)
+        if name in members and (bound := _bound(members, name)):
+            envelope.max_tokens[name] = bound
     if not OWN_FIELDS.isdisjoint(members):
         _read_own(envelope, members)
     return envelope
@@ -177,14 +177,19 @@ def _usage_asked(members: Members) -> bool:
     asked = options.get("include_usage")
     if asked is not None and not isinstance(asked, bool):
         raise _wrong("stream_options.include_usage", "true or false", "something else")
+    if options:
+        try:
+            Members(members["stream_options"]).check()
+        except Malformed as error:
+            raise _wrong("stream_options", "each field once", str(error)) from None
     return bool(asked)
 
 
-def _bound(members: Members, name: str) -> tuple[str, int] | None:
-    value = _read(members, name, _NUMBER, "a whole number")
+def _bound(members: Members, name: str) -> int | None:
+    value: int | None = _read(members, name, _NUMBER, "a whole number")
     if value is not None and value < 1:
         raise _wrong(name, "1 or more", str(value))
-    return None if value is None else (name, value)
+    return value
 
 
 def _check_messages(members: Members) -> None:

@@ -4,6 +4,7 @@ Called by `relay`. Counts use OpenAI's o200k_base, whatever the model: a row tha
 The vocabulary is OpenAI's file, kept in `proxy/data` because tiktoken would fetch it from the network.
 """
 
+import asyncio
 import functools
 import gzip
 import hashlib
@@ -16,6 +17,8 @@ from django.conf import settings
 
 from models_catalog import pricing
 from models_catalog.pricing import Price
+from models_catalog.snapshot import Model
+from proxy.errors import BadRequest
 from proxy.formats.openai_chat import Pricer, Usage, prompt_text
 from proxy.formats.splice import Members
 
@@ -58,6 +61,23 @@ def prompt_tokens(members: Members, counter: Callable[[str], int] = estimate) ->
     if "tools" in members:
         text += members["tools"].decode()
     return counter(text) + messages * _PER_MESSAGE + images * _PER_IMAGE + _PRIMING
+
+
+async def check_context(members: Members, model: Model) -> None:
+    """Where the model's limits are enforced: raises `BadRequest` (400) for a prompt over its context window."""
+    if not model.enforce or not model.context:
+        return
+    if len(members["messages"]) <= _SAMPLE:
+        tokens = prompt_tokens(members, count)
+    else:
+        tokens = await asyncio.to_thread(prompt_tokens, members, count)
+    if tokens > model.context:
+        raise BadRequest(
+            f"The context window of {model.id!r} is {model.context} tokens; this prompt has {tokens}.",
+            param="messages",
+            code="context_length_exceeded",
+            retry=False,
+        )
 
 
 def counted(members: Members, said: str) -> Usage:

@@ -2,22 +2,17 @@
 
 import msgspec
 
-from proxy.errors import InvalidJson
-from proxy.formats.splice import Malformed, Members
+from proxy.formats.splice import Members
 from proxy.ingress import OWN_FIELDS, Envelope
 from proxy.quirks import NO_STREAM_OPTIONS
 from proxy.routing import Attempt
 
 _ASK = b'{"include_usage":true}'
 _NONE: frozenset[str] = frozenset()
-TOKEN_FIELDS = ("max_completion_tokens", "max_tokens")
 
 
 def provider_body(envelope: Envelope, attempt: Attempt) -> bytes:
-    """The permitted edits: `model`, the gateway's own fields taken out, usage asked for, the output limit enforced.
-
-    Raises `InvalidJson` (400) where `stream_options` names a field twice.
-    """
+    """The permitted edits: `model`, the gateway's own fields taken out, usage asked for, the output limit enforced."""
     members, provider = envelope.members, attempt.route.provider
     values: dict[str, bytes] = {}
     add: dict[str, bytes] = {}
@@ -33,14 +28,10 @@ def _ask_for_usage(members: Members) -> bytes:
     raw = members.get("stream_options", b"null")
     if raw == b"null":
         return _ASK
-    try:
-        options = Members(raw)
-        if "include_usage" in options:
-            return options.edit({"include_usage": b"true"})
-        return options.edit({}, add={"include_usage": b"true"})
-    except Malformed as error:
-        words = f"Invalid 'stream_options': {error}."
-        raise InvalidJson(words, param="stream_options", retry=False) from None
+    options = Members(raw)
+    if "include_usage" in options:
+        return options.edit({"include_usage": b"true"})
+    return options.edit({}, add={"include_usage": b"true"})
 
 
 def clamped(envelope: Envelope, attempt: Attempt) -> int | None:
@@ -50,14 +41,7 @@ def clamped(envelope: Envelope, attempt: Attempt) -> int | None:
 
 def _over(envelope: Envelope, attempt: Attempt) -> list[str]:
     """The fields that ask for more than an enforced limit: which of the two a provider reads is not known."""
-    model, members = attempt.model, envelope.members
-    if not model.enforce or not model.output or envelope.max_tokens is None:
+    model = attempt.model
+    if not model.enforce or not model.output:
         return []
-    return [name for name in TOKEN_FIELDS if name in members and _number(members[name]) > model.output]
-
-
-def _number(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:  # null, or what the provider will refuse
-        return 0.0
+    return [name for name, value in envelope.max_tokens.items() if value > model.output]

@@ -12,7 +12,7 @@ byte goes out.
 import asyncio
 import logging
 
-from proxy import errors, ingress, routing
+from proxy import errors, ingress, meter, routing
 from proxy.errors import ProviderFault, Refusal
 from proxy.exchange import Exchange, Gateway
 from proxy.faults import fault_in_200, fault_of_status, scrub
@@ -47,6 +47,7 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)  # 404; 403 where the key may not use it
         exchange.resolved(target)
+        await meter.check_context(envelope.members, target.model)  # 400 where the catalog enforces the context window
         exchange.lease = gateway.limiter.admit(key)  # 429
         attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 503: nobody serves it now
         watch = _Watch(exchange, receive)
@@ -99,13 +100,16 @@ class _Watch:
 async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attempt]) -> None:
     """Ask one provider after another until one has answered. Raises `Refusal` when none is left."""
     faults: list[ProviderFault] = []
+    ask = _stream if envelope.stream else _plain
+    pool = exchange.gateway.pool
     for attempt in attempts:
         exchange.tries(attempt)
         try:
-            if envelope.stream:
-                await _stream(exchange, envelope, attempt)
-            else:
-                await _plain(exchange, envelope, attempt)
+            pool.enter(attempt.route.provider)
+            try:
+                await ask(exchange, envelope, attempt)
+            finally:
+                pool.leave(attempt.route.provider)
             return
         except ProviderFault as fault:
             exchange.tried(fault.reason, fault.status)

@@ -120,6 +120,19 @@ class Pool:
         self._fixed = transport
         self._engines: dict[str, Transport] = {}
         self._calls: dict[Provider, dict[str, Call]] = {}
+        self._busy: dict[int, int] = {}
+
+    def enter(self, provider: Provider) -> None:
+        """Take one of the provider's places in this process. Raises `ProviderFault` (busy) where none is free."""
+        if provider.max_concurrency:
+            busy = self._busy.get(provider.id, 0)
+            if busy >= provider.max_concurrency:
+                raise ProviderFault("busy", f"its bound of {provider.max_concurrency} concurrent requests is reached.")
+            self._busy[provider.id] = busy + 1
+
+    def leave(self, provider: Provider) -> None:
+        if provider.max_concurrency:
+            self._busy[provider.id] -= 1
 
     def transport(self, provider: Provider) -> Transport:
         if self._fixed is not None:

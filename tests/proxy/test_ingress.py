@@ -267,7 +267,7 @@ def test_the_envelope() -> None:
     body = {"model": "m", "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}, "group": "a"}
     found = ingress.read_envelope(json.dumps({**body, "models": ["x"], "max_completion_tokens": 5}).encode())
     assert (found.model, found.stream, found.usage_asked) == ("m", True, True)
-    assert (found.groups, found.models, found.max_tokens) == (("a",), ("x",), ("max_completion_tokens", 5))
+    assert (found.groups, found.models, found.max_tokens) == (("a",), ("x",), {"max_completion_tokens": 5})
 
 
 # --- on real sockets -------------------------------------------------------------------------------------------------

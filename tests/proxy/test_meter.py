@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from models_catalog.pricing import Price
 from proxy import meter
+from proxy.errors import BadRequest
 from proxy.formats.openai_chat import Usage
 from proxy.formats.splice import Members
+from tests.proxy.inside import model
 
 PRICE = Price(0, 150_000, 600_000, 75_000, 187_500)  # picodollars: 0.15, 0.60, 0.075 and 0.1875 USD per million
 
@@ -131,3 +133,18 @@ def test_any_messages_that_were_let_in_can_be_counted(messages: bytes) -> None:
 
 def test_the_vocabulary_is_in_the_house() -> None:
     assert meter.encoding().name == "o200k_base"
+
+
+# --- the context window -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [5, 5000])
+async def test_context_is_enforced(words: int) -> None:
+    asked = request(said("word " * words))
+    tokens = meter.prompt_tokens(asked, meter.count)
+    await meter.check_context(asked, model("m", enforce=True, context=tokens))
+    await meter.check_context(asked, model("m", enforce=False, context=1))
+    await meter.check_context(asked, model("m", enforce=True, context=None))
+    with pytest.raises(BadRequest, match=f"is {tokens - 1} tokens; this prompt has {tokens}") as refused:
+        await meter.check_context(asked, model("m", enforce=True, context=tokens - 1))
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")

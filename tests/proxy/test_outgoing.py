@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.errors import InvalidJson
+from proxy.errors import BadRequest
 from proxy.ingress import read_envelope
 from proxy.outgoing import clamped, provider_body
 from proxy.quirks import NO_STREAM_OPTIONS
@@ -110,7 +110,7 @@ def test_usage_is_not_asked_of_a_provider_that_refuses_the_question() -> None:
 
 @pytest.mark.parametrize("options", ['{"include_usage":false,"include_usage":false}', '{"a":1,"a":2}'])
 def test_stream_options_that_name_a_field_twice_are_refused(options: str) -> None:
-    with pytest.raises(InvalidJson, match="twice") as caught:
+    with pytest.raises(BadRequest, match="twice") as caught:
         sent('{"model":"ours","messages":[{}],"stream":true,"stream_options":' + options + "}")
     assert (caught.value.status, caught.value.param) == (400, "stream_options")
 
@@ -129,8 +129,6 @@ def test_an_enforced_output_limit(name: str, asked: int, given: int) -> None:
     [
         ('"max_completion_tokens":50,"max_tokens":500', '"max_completion_tokens":50,"max_tokens":100'),
         ('"max_tokens":500,"max_completion_tokens":500', '"max_tokens":100,"max_completion_tokens":100'),
-        ('"max_tokens":5e2,"max_completion_tokens":50', '"max_tokens":100,"max_completion_tokens":50'),
-        ('"max_tokens":"500","max_completion_tokens":50', '"max_tokens":"500","max_completion_tokens":50'),
         ('"max_tokens":null,"max_completion_tokens":null', '"max_tokens":null,"max_completion_tokens":null'),
     ],
 )

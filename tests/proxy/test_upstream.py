@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,8 +18,8 @@ from proxy.errors import ProviderFault
 from proxy.timer import Timer
 from proxy.upstream import Pool, Upstream, open_upstream, retry_after
 from tests.processes import HOST
-from tests.proxy.inside import provider
-from tests.upstreams import MockUpstream, RefusingUpstream, Reply, completion, cut, error_reply
+from tests.proxy.inside import Inside, model, provider, snapshot
+from tests.upstreams import JSON_HEADERS, MockUpstream, RefusingUpstream, Reply, completion, cut, error_reply
 from tests.upstreams import Upstream as FakeProvider
 
 PATH = "/chat/completions"
@@ -248,3 +249,30 @@ def test_retry_after_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_seam_is_httpx() -> None:
     assert issubclass(module.Engine, httpx.AsyncBaseTransport)
+
+
+# --- a provider's bound -----------------------------------------------------------------------------------------------
+
+
+async def test_no_more_at_once_than_the_provider_takes(tmp_path: Path, upstream: FakeProvider) -> None:
+    upstream.answers(Reply(completion().pieces, headers=JSON_HEADERS, wait=0.2))
+    async with new_pool() as pool:
+        one = model("m", provider(base_url=upstream.base_url, max_concurrency=2))
+        inside = Inside(tmp_path, snapshot(one), pool)
+        answers = await asyncio.gather(*(inside.post() for _ in range(5)))
+        assert sorted(answer.status for answer in answers) == [200, 200, 503, 503, 503]
+        busy = next(answer for answer in answers if answer.status == 503)
+        assert busy.error["code"] == "provider_unavailable"
+        assert "2 concurrent requests" in busy.error["message"]
+        assert busy.headers["retry-after"] == "1"
+        assert (await inside.post()).status == 200  # the places were given back
+
+
+async def test_a_busy_provider_gives_way_to_the_next(tmp_path: Path, upstream: FakeProvider) -> None:
+    upstream.answers(Reply(completion().pieces, headers=JSON_HEADERS, wait=0.1))
+    async with new_pool() as pool:
+        first = provider(base_url=upstream.base_url, max_concurrency=1)
+        second = provider("second", upstream.base_url, id=2)
+        inside = Inside(tmp_path, snapshot(model("m", first, second)), pool)
+        answers = await asyncio.gather(*(inside.post() for _ in range(3)))
+    assert sorted(answer.headers["x-kodna-provider"] for answer in answers) == ["first", "second", "second"]
