@@ -60,11 +60,11 @@ def resolve(name: str, catalog: Snapshot, key: Key) -> Target:
 
 
 def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> list[Attempt]:
-    """The attempts in order. Raises `BadRequest` (400: no such group), `Unavailable` (503: no route is live)."""
+    """The attempts in order. Raises `BadRequest` (400: no such group), `Forbidden` (403), `Unavailable` (503)."""
     groups = envelope.groups
     attempts = [
         Attempt(target.model, route, SAME_MODEL if position else 0)
-        for position, route in enumerate(_allowed(target.model, groups, key))
+        for position, route in enumerate(_allowed(target.model, groups, key.groups))
     ]
     if groups and not attempts:
         serving = sorted({group for route in target.model.routes for group in route.provider.groups})
@@ -76,7 +76,15 @@ def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> lis
         )
     for layer, names in ((OWN_LIST, envelope.models), (CATALOG, target.model.fallbacks)):
         for model in _named(names, target.model, catalog, key):
-            attempts += [Attempt(model, route, layer) for route in _allowed(model, groups, key)]
+            if all(model is not attempt.model for attempt in attempts):  # named once more: it has been tried by then
+                attempts += [Attempt(model, route, layer) for route in _allowed(model, groups, key.groups)]
+    if not attempts and key.groups and any(_allowed(target.model, groups, frozenset())):
+        raise errors.Forbidden(
+            f"This API key may not use the providers of {target.model.id!r}.",
+            param="model",
+            code="model_not_allowed",
+            retry=False,
+        )
     if not attempts:
         raise errors.Unavailable(
             f"The model {target.model.id!r} has no provider at the moment. It comes back by itself.", retry_after=30
@@ -84,11 +92,11 @@ def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> lis
     return attempts
 
 
-def _allowed(model: Model, groups: tuple[str, ...], key: Key) -> Iterator[Route]:
+def _allowed(model: Model, groups: tuple[str, ...], allowed: frozenset[str]) -> Iterator[Route]:
     for route in model.routes:
         if "chat" not in route.provider.supports:
             continue
-        if key.groups and key.groups.isdisjoint(route.provider.groups):
+        if allowed and allowed.isdisjoint(route.provider.groups):
             continue
         if groups and route.provider.groups.isdisjoint(groups):
             continue

@@ -11,13 +11,11 @@ from contextlib import closing
 import httpx
 import pytest
 
-from tests.conftest import MakeGateway
-from tests.gateway import Gateway, catalog, model, provider
+from tests.gateway import Gateway
 from tests.processes import HOST
-from tests.upstreams import Upstream, completion
 
 CHAT = "/v1/chat/completions"
-BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+BODY = json.dumps({"model": "vendor/recorded", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 
 
 class House:
@@ -52,24 +50,10 @@ class House:
         return "\r\n".join([start, *known, "", ""]).encode("latin-1") + body
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
-def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterator[House]:
-    gateway = _new_gateway(server=request.param, env={"KODNA_CORS_ORIGINS": "https://app.example"})
-    with Upstream(completion()) as upstream:
-        models = {"m": model(("fake", "there")), "vendor/m": model(("fake", "there"))}
-        gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, models))
-        key = gateway.key(name="asgi")
-        with gateway:
-            yield House(gateway, key)
-
-
 @pytest.fixture
-def house(_running: House) -> Iterator[House]:
-    yield _running
-    said = _running.gateway.new_log()
-    assert _running.gateway.is_running, said
-    assert "Traceback" not in said, said
-    assert _running.key not in said
+def house(gateway: Gateway, api_key: str) -> Iterator[House]:
+    yield House(gateway, api_key)
+    assert api_key not in gateway.log
 
 
 def statuses(said: bytes) -> list[int]:
@@ -107,7 +91,7 @@ def test_paths_that_are_not_the_gateways(house: House, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models/vendor/m", "/v1/models/vendor%2Fm", "/v1/%6Dodels/m?x=1", "/v1/models?limit=1"]
+    "path", ["/v1/models/vendor/tiny", "/v1/models/vendor%2Ftiny", "/v1/%6Dodels/tiny?x=1", "/v1/models?limit=1"]
 )
 def test_known_paths(house: House, path: str) -> None:
     assert house.ask("GET", path).status_code == 200
@@ -119,7 +103,7 @@ def test_known_paths(house: House, path: str) -> None:
         ("GET", CHAT, "POST, OPTIONS"),
         ("HEAD", CHAT, "POST, OPTIONS"),
         ("PUT", CHAT, "POST, OPTIONS"),
-        ("DELETE", "/v1/models/m", "GET, OPTIONS"),
+        ("DELETE", "/v1/models/tiny", "GET, OPTIONS"),
         ("POST", "/v1/models", "GET, OPTIONS"),
         ("PATCH", "/health", "GET, OPTIONS"),
         ("TRACE", "/health/live", "GET, OPTIONS"),
@@ -132,7 +116,7 @@ def test_wrong_methods(house: House, method: str, path: str, allowed: str) -> No
         assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m", "/health", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/health", "/health/live", "/health/ready"])
 def test_head(house: House, path: str) -> None:
     answer = house.raw(f"HEAD {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
     assert statuses(answer) == [200]
@@ -143,17 +127,10 @@ def test_preflight(house: House) -> None:
     asked = {"origin": "https://app.example", "access-control-request-headers": "authorization,x-stainless-os"}
     answer = house.ask("OPTIONS", CHAT, asked)
     assert (answer.status_code, answer.content) == (204, b"")
-    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["access-control-allow-headers"] == "authorization,x-stainless-os"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert "access-control-allow-credentials" not in answer.headers
-
-
-def test_origins(house: House) -> None:
-    assert house.ask("GET", "/v1/models", {"origin": "https://app.example"}).headers["vary"] == "origin"
-    other = house.ask("OPTIONS", CHAT, {"origin": "https://evil.example"})
-    assert "access-control-allow-origin" not in other.headers
-    assert "access-control-allow-origin" not in house.ask("GET", "/v1/models").headers
 
 
 # --- requests that no library sends ----------------------------------------------------------------------------------
@@ -231,7 +208,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_requests(house: House, name: str) -> None:
-    said = house.raw(BAD[name](house), 0.2)
+    said = house.raw(BAD[name](house), 0.1)
     assert not [status for status in statuses(said) if status >= 500], said
     assert house.ask("GET", "/health/live").status_code == 200
 

@@ -160,7 +160,8 @@ async def test_what_is_no_request(house: Inside, body: bytes) -> None:
     "parameters",
     [
         {"properties": []}, {"properties": {"a": 5}}, {"type": 5}, {"type": []}, {"type": "array", "items": 5},
-        {"enum": []}, {"type": "string", "default": None}, {"properties": {"a": {"properties": {"b": {"properties": {"c": {}}}}}}},
+        {"enum": []}, {"type": "string", "default": None},
+        {"properties": {"a": {"properties": {"b": {"properties": {"c": {}}}}}}},
     ],
 )  # fmt: skip
 async def test_strange_schemas(house: Inside, parameters: Any) -> None:

@@ -105,7 +105,7 @@ _near = st.fixed_dictionaries(
 
 
 @given(_near)
-@settings(max_examples=4000)
+@settings(max_examples=2500)
 def test_bodies_that_are_nearly_right(house: House, body: dict[str, Any]) -> None:
     check(house.ask(json.dumps(body).encode()))
 
@@ -128,7 +128,7 @@ def test_bodies_with_something_broken_in_them(house: House, edits: list[tuple[in
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=1500)
+@settings(max_examples=3000)
 def test_bodies_of_bytes(house: House, body: bytes) -> None:
     check(house.ask(body))
 

@@ -190,7 +190,10 @@ ENDS = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("end", ENDS)
-async def test_every_end_gives_the_place_back(tmp_path: Path, end: str, stream: bool) -> None:
+async def test_every_end_gives_the_place_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, stream: bool
+) -> None:
+    monkeypatch.setattr("proxy.upstream._DRAIN_SECONDS", 0.05)
     house = inside(tmp_path, MockUpstream(ENDS[end]), concurrency=1)
     for _ in range(2):
         answer = await house.post({"model": "m", "messages": HELLO, "stream": stream})
@@ -198,8 +201,9 @@ async def test_every_end_gives_the_place_back(tmp_path: Path, end: str, stream: 
     assert house.limiter.active(KEY) == 0
 
 
-async def test_the_place_is_free_when_the_client_has_the_end(tmp_path: Path) -> None:
+async def test_the_place_is_free_when_the_client_has_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only once the provider has said goodbye too: the next request may come at once."""
+    monkeypatch.setattr("proxy.upstream._DRAIN_SECONDS", 0.05)
     house = inside(tmp_path, MockUpstream(Reply(chat_events(["x"]), end="hang")), concurrency=1)
     answer, seen = Answer(), []
 

@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -48,6 +48,7 @@ class House:
     key: str
     first: Upstream
     second: Upstream
+    narrow: str  # a key for one request at a time
 
     def post(self, model: str = "both", stream: bool = False, **more: Any) -> httpx.Response:
         with self.gateway.client(self.key) as client:
@@ -62,7 +63,7 @@ class House:
 
 @pytest.fixture(scope="module", params=["daphne", "uvicorn"])
 def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterator[House]:
-    patience = {"connect": 0.4, "first_byte": 0.4, "idle": 0.4, "total": 1.6}
+    patience = {"connect": 0.4, "first_byte": 0.4, "idle": 0.4, "total": 1.2}
     with Upstream() as first, Upstream() as second, RefusingUpstream() as refusing:
         gateway = _new_gateway(
             server=request.param, env={"KODNA_KEEPALIVE_SECONDS": str(KEEPALIVE), "KODNA_REFRESH_SECONDS": "0.1"}
@@ -89,9 +90,9 @@ def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Itera
                 },
             )
         )
-        key = gateway.key(name="relay")
+        key, narrow = gateway.key(name="relay"), gateway.key(name="narrow", concurrency=1)
         with gateway:
-            yield House(gateway, key, first, second)
+            yield House(gateway, key, first, second, narrow)
 
 
 @pytest.fixture
@@ -178,8 +179,7 @@ def test_a_client_that_leaves(house: House, stream: bool, seen: bytes, answer: R
 
 
 def test_a_client_that_leaves_gives_its_place_back(house: House) -> None:
-    key = house.gateway.key(name="narrow", concurrency=1)
-    narrow = House(house.gateway, key, house.first, house.second)
+    narrow = replace(house, key=house.narrow)
     leave(narrow, True, b"two", Reply(chat_events(["one ", "two "])[:3], end="hang"))
     house.first.answers(completion())
     assert narrow.post("patient").status_code == 200
@@ -350,6 +350,7 @@ BROKEN: dict[str, tuple[str, Reply, str]] = {
 }
 
 
+@ON_DAPHNE
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_stream_that_breaks(house: House, case: str) -> None:
     name, reply, code = BROKEN[case]
@@ -401,6 +402,7 @@ def test_comments_although_the_provider_sends_its_own(house: House) -> None:
             assert b"Hello" in b"".join(pieces)
 
 
+@ON_DAPHNE
 def test_a_failure_after_a_comment(house: House) -> None:
     house.first.answers(FAULTS["first-byte-timeout"])
     house.second.answers(FAULTS["500"])
@@ -412,6 +414,7 @@ def test_a_failure_after_a_comment(house: House) -> None:
     assert house.row(answer)["outcome"] == "failed"
 
 
+@ON_DAPHNE
 def test_the_second_route_after_a_comment(house: House) -> None:
     house.first.answers(FAULTS["first-byte-timeout"])
     house.second.answers(chat_stream("Hello"))
@@ -470,6 +473,7 @@ def _rest(client: socket.socket) -> bytes:
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 
+@ON_DAPHNE
 def test_many_streams_at_once(house: House) -> None:
     words = [f"{number} " for number in range(8)]
     house.first.answers(chat_stream(*words, pause=0.05))

@@ -42,7 +42,7 @@ def test_it_works() -> None:
 def test_the_order() -> None:
     """The model's own routes, the request's list, the catalog's fallbacks; a name that nobody has is passed over."""
     found = attempts("m", models=("dead", "none", "quick"))
-    assert found == ["m@a:0", "m@b:1", "spare@b:2", "spare@b:3", "spare@b:3"]
+    assert found == ["m@a:0", "m@b:1", "spare@b:2"]
 
 
 def test_names() -> None:
@@ -86,7 +86,10 @@ def test_an_alias_of_a_key() -> None:
 
 def test_groups_of_a_key() -> None:
     assert attempts("m", replace(KEY, groups=frozenset({"two"})))[0] == "m@b:0"
-    assert isinstance(refusal("spare", replace(KEY, groups=frozenset({"one"}))), Unavailable)
+    found = refusal("spare", replace(KEY, groups=frozenset({"one"})))
+    assert isinstance(found, Forbidden)
+    assert (found.code, found.param) == ("model_not_allowed", "model")
+    assert isinstance(refusal("dead", replace(KEY, groups=frozenset({"one"}))), Unavailable)
 
 
 def test_groups_of_a_request() -> None:
