@@ -160,7 +160,7 @@ class Exchange:
         else:
             tried = bool(record.attempts)
             outcome = Outcome.FAILED if tried and refusal.status >= 429 else Outcome.REFUSED
-            self._record(outcome, refusal.status, refusal.code or refusal.type)
+            self._record(outcome, 200 if self.started else refusal.status, refusal.code or refusal.type)
         if not self._finished:
             with suppress(ClientGone):
                 await self._send_refusal(refusal)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PATH = "/chat/completions"
 MAX_ANSWER = 256 * 1024 * 1024  # bytes of a plain answer
 MAX_ERROR = 1024 * 1024
+MAX_COMMENTS = 1024 * 1024  # before the first event: they wait with it
 
 
 async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,6 +170,8 @@ async def _first_event(upstream: Upstream, stream: ChatStream, attempt: Attempt)
     out = b""
     while not stream.events and not stream.over:
         out += await _more(upstream, stream)
+        if not stream.events and len(out) > MAX_COMMENTS:
+            raise ProviderFault("malformed", "its answer holds no events.")
     if stream.error is not None:
         raise fault_in_200(stream.error, attempt.route.provider)
     if stream.over and not (stream.events and stream.complete):

@@ -8,7 +8,7 @@ redirects, auth) that a gateway does not need. Called by `relay`.
 import asyncio
 import email.utils
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import aiohttp
 import httpx
@@ -26,6 +26,7 @@ _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
 # What both sides of the seam may raise.
 _ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
+_CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 _CONNECT_ERRORS = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -73,8 +74,9 @@ class Engine(httpx.AsyncBaseTransport):
     """aiohttp as an httpx transport. Takes requests whose extensions hold their `Call`."""
 
     def __init__(self) -> None:
+        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -82,15 +84,25 @@ class Engine(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         call: Call = request.extensions["call"]
         assert isinstance(request.stream, Body)
-        answer = await self._session.request(
-            request.method,
+        kept = bool(self._connector._conns)  # noqa: SLF001  # no public name
+        try:
+            answer = await self._ask(request.method, call, request.stream.data)
+        except _CLOSED as error:
+            # Providers close a connection that has been idle for some seconds: they did not see what we wrote on it.
+            if not kept or isinstance(error, aiohttp.ClientConnectorError):
+                raise
+            answer = await self._ask(request.method, call, request.stream.data)
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(answer))
+
+    def _ask(self, method: str, call: Call, body: bytes) -> Awaitable[aiohttp.ClientResponse]:
+        return self._session.request(
+            method,
             call.yarl,
-            data=BytesPayload(request.stream.data),
+            data=BytesPayload(body),
             headers=call.fields,
             allow_redirects=False,
             timeout=call.timeout,
         )
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(answer))
 
     async def aclose(self) -> None:
         await self._session.close()

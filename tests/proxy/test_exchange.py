@@ -91,6 +91,14 @@ async def test_what_a_provider_makes_of_its_usage(tmp_path: Path) -> None:
         assert answer.status in {200, 502}, (usage, answer.body)
 
 
+async def test_comments_without_end(tmp_path: Path) -> None:
+    mock = MockUpstream(Reply([b": PROCESSING" + b" " * 100_000 + b"\n\n"] * 200), chat_stream())
+    catalog = snapshot(model("m", provider("first"), provider("second")))
+    answer = await Inside(tmp_path, catalog, Pool(mock.transport)).post(STREAM)
+    assert answer.headers["x-kodna-provider"] == "second"
+    assert mock.requests[0].gone.is_set()
+
+
 # --- refusals are on record too --------------------------------------------------------------------------------------
 
 

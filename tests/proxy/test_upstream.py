@@ -84,6 +84,23 @@ async def test_a_connection_serves_again(upstream: FakeProvider) -> None:
         assert len(upstream.connections) == 1
 
 
+async def test_a_connection_that_the_provider_has_closed_meanwhile(upstream: FakeProvider) -> None:
+    """As servers do with an idle one, and say nothing: no request may fail by it."""
+    body = b"".join(completion().pieces)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    upstream.answers(Reply([head + body], wire=True))
+    async with new_pool() as pool:
+        for _ in range(20):
+            assert await ask(upstream, pool) == body
+    assert len(upstream.requests) == 20, "each was asked once"
+
+
+async def test_a_new_connection_that_breaks_is_not_tried_again(upstream: FakeProvider) -> None:
+    upstream.answers(Reply([b""], wire=True))
+    assert (await fault(upstream)).reason == "broken"
+    assert len(upstream.requests) == 1
+
+
 async def test_an_answer_left_unread_closes_the_connection(upstream: FakeProvider) -> None:
     upstream.answers(Reply([b"a"], end="hang"))
     async with new_pool() as pool:
