@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, DecimalField, QuerySet, TextField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
@@ -105,7 +106,7 @@ class VendorAdmin(CatalogModelAdmin):
 @admin.register(rows.Provider)
 class ProviderAdmin(Switchable):
     form = ProviderForm
-    list_display = ("slug", "dialect", "base_url", "state", "model_count", "switch")
+    list_display = ("slug", "dialect", "address", "state", "model_count", "switch")
     list_filter = ("is_active", "dialect")
     search_fields = ("slug", "base_url")
     change_form_outer_before_template: Any = "admin/models_catalog/provider/toolbar.html"
@@ -128,6 +129,10 @@ class ProviderAdmin(Switchable):
         cleared = ["api_key"] if "clear_api_key" in form.changed_data else []
         return [*super().changed_columns(form), *cleared]
 
+    @display(description="base URL", ordering="base_url")
+    def address(self, provider: rows.Provider) -> SafeString:
+        return format_html('<span class="kd-address" title="{0}">{0}</span>', provider.base_url)
+
     @display(description="state")
     def state(self, provider: rows.Provider) -> SafeString | str:
         fault = snapshot.why_unusable(provider)
@@ -146,6 +151,14 @@ class ProviderAdmin(Switchable):
         provider = self.get_object(request, object_id)
         extra = {"fault": snapshot.why_unusable(provider)} if provider else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """A new provider's next step is its Test button: on to its page, as Django does with new users."""
+        if "_addanother" not in request.POST and IS_POPUP_VAR not in request.POST:
+            data = request.POST.copy()
+            data["_continue"] = "1"
+            request.POST = data  # type: ignore[assignment]
+        return super().response_add(request, obj, post_url_continue)
 
     # --- asking the provider ---
 

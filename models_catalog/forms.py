@@ -75,6 +75,14 @@ class AmountField(forms.DecimalField):
         return f"{value.normalize():f}" if isinstance(value, Decimal) else value
 
 
+def _origin(url: str) -> str:
+    """Scheme, host and port as written; the whole of a URL with variables, which may hold any of these."""
+    if "${" in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}".lower()
+
+
 class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     api_key = forms.CharField(
         label="Credential",
@@ -105,7 +113,9 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stored_key: str | None = self.instance.api_key
+        self.stored_url: str = self.instance.base_url
         self.stored_headers: dict[str, str] = dict(self.instance.headers)
+        self.kept_headers: list[str] = []  # names sent back masked
         self.initial["api_key"] = ""  # never sent to the browser; empty in the answer keeps what is stored
         field = self.fields.get("api_key")
         if field is not None:
@@ -145,15 +155,31 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
             if name.lower() not in stored:
                 raise ValidationError(f"No value of {name} is stored: write one.")
             headers[name] = stored[name.lower()]
+            self.kept_headers.append(name)
         return headers
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
+        typed = self.data.get(self.add_prefix("api_key"))
         if self.cleaned_data.get("clear_api_key"):
-            if self.data.get(self.add_prefix("api_key")):
+            if typed:
                 self.add_error("clear_api_key", "Either forget the credential or enter another, not both.")
             self.cleaned_data["api_key"] = ""
+        url = self.cleaned_data.get("base_url")
+        if self.stored_url and url and _origin(url) != _origin(self.stored_url):
+            self._refuse_to_carry_secrets_over(keeps_key=not typed and not self.cleaned_data.get("clear_api_key"))
         return cleaned
+
+    def _refuse_to_carry_secrets_over(self, *, keeps_key: bool) -> None:
+        """Who may edit a provider must not learn its secrets by pointing it at a host of their own.
+
+        A reference `env:NAME` is not asked for again: whoever edits providers can write any such name.
+        """
+        words = f"was stored for {self.stored_url}, and the host has changed: enter it again, for the new one."
+        if keeps_key and self.stored_key and not self.stored_key.startswith("env:"):
+            self.add_error("api_key", f"The credential {words}")
+        if self.kept_headers:
+            self.add_error("headers", f"The value of {', '.join(self.kept_headers)} {words}")
 
 
 class ModelForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -172,7 +172,8 @@ class UsageRecordAdmin(ModelAdmin):
 
     @display(description="total")
     def total(self, row: UsageRecord) -> SafeString:
-        return format_html('<span class="kd-number">{} s</span>', f"{row.total_ms / 1000:,.2f}")
+        words = f"{row.total_ms:.0f} ms" if row.total_ms < 1000 else f"{row.total_ms / 1000:,.2f} s"
+        return format_html('<span class="kd-number">{}</span>', words)
 
     @display(description="stream")
     def is_stream(self, row: UsageRecord) -> str:

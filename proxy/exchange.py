@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
+_UNPRICED = meter.pricer(None)
 _random = random.Random().getrandbits  # noqa: S311  # seeded by the operating system in each process
 
 
@@ -47,13 +48,37 @@ class Gateway:
 class Exchange:
     """`started`: the status is out. `delivering`: content is, no other route can answer. `gone`: the client left."""
 
+    __slots__ = (
+        "_answered",
+        "_asked",
+        "_attempt",
+        "_begun",
+        "_envelope",
+        "_finished",
+        "_keepalive",
+        "_key",
+        "_price",
+        "_recorded",
+        "_scope",
+        "_send",
+        "_stream",
+        "delivering",
+        "gateway",
+        "gone",
+        "lease",
+        "pricer",
+        "record",
+        "started",
+        "timer",
+    )
+
     def __init__(self, gateway: Gateway, scope: Scope, send: Send) -> None:
         self.gateway = gateway
         self.gone = False
         self.started = False
         self.delivering = False
         self.lease: Lease | None = None
-        self.pricer: Pricer = meter.pricer(None)
+        self.pricer: Pricer = _UNPRICED
         self.timer = Timer()
         self.record = Record(
             request_id=new_request_id(),

@@ -1,14 +1,15 @@
 """The provider's side of a request: one connection pool per provider, timeouts, and faults in one vocabulary.
 
-The only module that imports httpx. httpx is the face (Request, Response, transports: `httpx.MockTransport` serves in
-tests), aiohttp the engine: `Engine` is a transport of ours, called directly, without the client's layers (cookies,
-redirects, auth) that a gateway does not need. Called by `relay`.
+The only module that imports httpx and aiohttp. aiohttp is the engine, called without the layers that a gateway does not
+need (cookies, redirects, auth); httpx is the other face of the same seam: any httpx transport can stand in for it, as
+`httpx.MockTransport` does in tests, and it unpacks what a provider packs unasked. Called by `relay`.
 """
 
 import asyncio
 import email.utils
 import time
 from collections.abc import AsyncIterator, Awaitable
+from typing import Protocol
 
 import aiohttp
 import httpx
@@ -21,7 +22,6 @@ from models_catalog.snapshot import Provider
 from proxy.errors import ProviderFault
 from proxy.timer import Timer
 
-Transport = httpx.AsyncBaseTransport
 _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
 # What both sides of the seam may raise.
@@ -41,7 +41,7 @@ _CONNECT_ERRORS = (
 class Call:
     """What does not change from request to request: made once per provider and path."""
 
-    __slots__ = ("extensions", "fields", "headers", "timeout", "url", "yarl")
+    __slots__ = ("fields", "headers", "timeout", "url", "yarl")
 
     def __init__(self, provider: Provider, path: str) -> None:
         address = provider.base_url + path
@@ -59,19 +59,20 @@ class Call:
         self.yarl = yarl.URL(address)
         self.fields = CIMultiDict(headers)
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout)
-        self.extensions = {"call": self}
 
 
-class Body(httpx.ByteStream):
-    """A request's body that can be read as a whole again."""
+class Source(Protocol):
+    """A provider's answer, whichever engine brings it. `read` gives the next bytes; empty at the end."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.data = data
+    status: int
+
+    def header(self, name: str) -> str: ...
+    def read(self) -> Awaitable[bytes]: ...
+    async def close(self) -> None: ...
 
 
-class Engine(httpx.AsyncBaseTransport):
-    """aiohttp as an httpx transport. Takes requests whose extensions hold their `Call`."""
+class Engine:
+    """aiohttp. It keeps connections, and asks once more where a kept one turns out to be closed."""
 
     def __init__(self) -> None:
         self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30)
@@ -81,22 +82,23 @@ class Engine(httpx.AsyncBaseTransport):
             auto_decompress=False,
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        call: Call = request.extensions["call"]
-        assert isinstance(request.stream, Body)
+    async def ask(self, call: Call, body: bytes) -> Source:
         kept = bool(self._connector._conns)  # noqa: SLF001  # no public name
         try:
-            answer = await self._ask(request.method, call, request.stream.data)
+            answer = await self._post(call, body)
         except _CLOSED as error:
             # Providers close a connection that has been idle for some seconds: they did not see what we wrote on it.
             if not kept or isinstance(error, aiohttp.ClientConnectorError):
                 raise
-            answer = await self._ask(request.method, call, request.stream.data)
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(answer))
+            answer = await self._post(call, body)
+        if answer.headers.get("content-encoding", "identity") == "identity":
+            return _Answer(answer)
+        # Packed although asked not to: httpx unpacks it.
+        return _Response(httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(_Answer(answer))))
 
-    def _ask(self, method: str, call: Call, body: bytes) -> Awaitable[aiohttp.ClientResponse]:
+    def _post(self, call: Call, body: bytes) -> Awaitable[aiohttp.ClientResponse]:
         return self._session.request(
-            method,
+            "POST",
             call.yarl,
             data=BytesPayload(body),
             headers=call.fields,
@@ -108,29 +110,74 @@ class Engine(httpx.AsyncBaseTransport):
         await self._session.close()
 
 
-class _Stream(httpx.AsyncByteStream):
+class _Answer:
+    __slots__ = ("_answer", "read", "status")
+
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
+        self.status = answer.status
+        self.read = answer.content.readany
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._answer.content
-        while not content.at_eof():
-            if data := await content.readany():
-                yield data
+    def header(self, name: str) -> str:
+        return self._answer.headers.get(name, "")
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         if self._answer.content.at_eof():
             self._answer.release()
         else:
             self._answer.close()  # the provider is to know at once that nobody listens
 
 
+class Seam:
+    """Any httpx transport as an engine: `httpx.MockTransport`, or a proxy of an operator's own."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def ask(self, call: Call, body: bytes) -> Source:
+        request = httpx.Request("POST", call.url, headers=call.headers, content=body)
+        return _Response(await self._transport.handle_async_request(request))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class _Response:
+    __slots__ = ("_body", "_response", "status")
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._body = response.aiter_bytes()
+        self.status = response.status_code
+
+    def header(self, name: str) -> str:
+        return str(self._response.headers.get(name, ""))
+
+    async def read(self) -> bytes:
+        return await anext(self._body, b"")
+
+    async def close(self) -> None:
+        await self._response.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, answer: _Answer) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self._answer.read():
+            yield data
+
+    async def aclose(self) -> None:
+        await self._answer.close()
+
+
 class Pool:
     """The transports and prepared calls of this process; a provider that changed gets new ones."""
 
-    def __init__(self, transport: Transport | None = None) -> None:
-        self._fixed = transport
-        self._engines: dict[str, Transport] = {}
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._seam = Seam(transport) if transport is not None else None
+        self._engines: dict[str, Engine] = {}
         self._calls: dict[Provider, dict[str, Call]] = {}
         self._busy: dict[int, int] = {}
 
@@ -146,9 +193,9 @@ class Pool:
         if provider.max_concurrency:
             self._busy[provider.id] -= 1
 
-    def transport(self, provider: Provider) -> Transport:
-        if self._fixed is not None:
-            return self._fixed
+    def engine(self, provider: Provider) -> Engine | Seam:
+        if self._seam is not None:
+            return self._seam
         found = self._engines.get(provider.base_url)
         if found is None:
             found = self._engines[provider.base_url] = Engine()
@@ -169,26 +216,21 @@ class Pool:
 class Upstream:
     """One answer of a provider, being read. `status` and `header()` are known; `read()` gives the next bytes."""
 
-    __slots__ = ("_body", "_idle", "_response", "_timer", "_wait", "status")
+    __slots__ = ("_idle", "_source", "_timer", "_wait", "header", "status")
 
-    def __init__(self, provider: Provider, response: httpx.Response, timer: Timer) -> None:
-        self._response = response
+    def __init__(self, provider: Provider, source: Source, timer: Timer) -> None:
+        self._source = source
         self._timer = timer
         self._wait = provider.first_byte_timeout
         self._idle = provider.idle_timeout
-        self._body = _bytes(response)
-        self.status = response.status_code
-
-    def header(self, name: str) -> str:
-        return str(self._response.headers.get(name, ""))
+        self.header = source.header
+        self.status = source.status
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end. Raises `ProviderFault` (timeout, broken)."""
         self._timer.wait(self._wait)
         try:
-            data = await anext(self._body)
-        except StopAsyncIteration:
-            return b""
+            data = await self._source.read()
         except asyncio.CancelledError:
             _raise_spent(self._timer)
             raise
@@ -212,7 +254,7 @@ class Upstream:
         """Read on to the end of an answer that has been delivered, so that its connection can serve again."""
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while await anext(self._body, b""):
+                while await self._source.read():
                     pass
         except (TimeoutError, *_ERRORS):
             return  # it will be closed instead of kept: nothing is lost by it
@@ -220,7 +262,7 @@ class Upstream:
     async def close(self) -> None:
         """Let go of the connection: kept where the answer was read to its end, closed at once otherwise."""
         self._timer.unlimit()
-        await self._response.stream.aclose()  # type: ignore[union-attr]
+        await self._source.close()
 
 
 async def open_upstream(pool: Pool, provider: Provider, path: str, body: bytes, timer: Timer) -> Upstream:
@@ -229,11 +271,10 @@ async def open_upstream(pool: Pool, provider: Provider, path: str, body: bytes, 
         call = pool.call(provider, path)
     except (ValueError, httpx.InvalidURL) as error:
         raise ProviderFault("connect", "the provider's address is not valid.") from error
-    request = httpx.Request("POST", call.url, headers=call.headers, stream=Body(body), extensions=call.extensions)
     timer.limit(provider.total_timeout)
     timer.wait(provider.first_byte_timeout)
     try:
-        response = await pool.transport(provider).handle_async_request(request)
+        source = await pool.engine(provider).ask(call, body)
     except BaseException as error:
         timer.unlimit()
         if isinstance(error, asyncio.CancelledError):
@@ -244,15 +285,7 @@ async def open_upstream(pool: Pool, provider: Provider, path: str, body: bytes, 
             raise ProviderFault("broken", "the connection to the provider broke off.") from error
         raise
     timer.rest()
-    return Upstream(provider, response, timer)
-
-
-def _bytes(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it comes; a provider that packs it although asked not to is unpacked by httpx."""
-    for name, value in response.headers.raw:
-        if name.lower() == b"content-encoding" and value not in {b"", b"identity"}:
-            return response.aiter_bytes()
-    return response.stream.__aiter__()  # type: ignore[union-attr]
+    return Upstream(provider, source, timer)
 
 
 def _raise_spent(timer: Timer) -> None:

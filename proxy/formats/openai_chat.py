@@ -96,7 +96,10 @@ _WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
 
 
 def _first(found: dict[str, Any], names: tuple[str, ...]) -> int:
-    return next((count for name in names if (count := _count(found.get(name)))), 0)
+    for name in names:
+        if name in found and (count := _count(found[name])):
+            return count
+    return 0
 
 
 def _add_beyond(usage: Usage, beyond: int, audio: int, *, counted: bool) -> None:
@@ -417,13 +420,14 @@ def edit_answer(body: bytes, model: str, pricer: Pricer) -> Answer:
         members.check()
     except Malformed as error:
         return _lax_answer(body, str(error))
-    _refuse_error(_value(members.get("error", b"null")), "choices" in members, body)
-    found = _value(members.get("usage", b"null"))
+    if "error" in members or "choices" not in members:
+        _refuse_error(_value(members.get("error", b"null")), "choices" in members, body)
+    found = _value(members["usage"]) if "usage" in members else None
     usage = read_usage(found)
     values: dict[str, bytes] = {}
     if "model" in members:
         values["model"] = msgspec.json.encode(model)
-    if usage is not None:
+    if usage is not None and found is not None:
         try:
             values["usage"] = _priced(members["usage"], found, pricer(usage))
         except Malformed:  # a name stands twice in it

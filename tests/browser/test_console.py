@@ -1,8 +1,6 @@
 """The console in Chromium: what an operator does there all day, on a desk and on a phone, in light and dark."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -10,21 +8,15 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from accounts import keys
 from accounts.models import Account, ApiKey
 from models_catalog.models import Model, Provider, Route, Vendor
+from tests.browser.conftest import NO_CLIPBOARD, clipboard
 from tests.upstreams import Upstream, json_reply
 
-CHROMIUM = shutil.which("chromium")
-# Chromium's own calls home are switched off: the tests' rule is that nothing leaves this machine.
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', {value: undefined});"
 KEYS = "/admin/accounts/apikey/"
 PROVIDERS, MODELS, USAGE = (
     "/admin/models_catalog/provider/",
@@ -32,25 +24,7 @@ PROVIDERS, MODELS, USAGE = (
     "/admin/proxy/usagerecord/",
 )
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser: chromium is not installed"),
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # Playwright's sync API runs an event loop in this thread, which Django's ORM would refuse to work beside.
-    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-    if before is None:
-        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-    else:
-        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = before
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
 @pytest.fixture
@@ -97,10 +71,6 @@ def make_key(page: Page, name: str = "laptop") -> str:
     page.get_by_label("Name", exact=True).fill(name)
     page.get_by_role("button", name="Save", exact=True).click()
     return page.get_by_label("API key", exact=True).input_value()
-
-
-def clipboard(page: Page) -> str:
-    return str(page.evaluate("navigator.clipboard.readText()"))
 
 
 def works(text: str) -> bool:

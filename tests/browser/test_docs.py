@@ -1,50 +1,24 @@
 """The docs page in Chromium: what a stranger does there, with and without JavaScript, on a phone, in light and dark."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from itertools import chain
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from models_catalog import pages
 from models_catalog.models import Alias, Catalog, Model, Provider, Route, Vendor
+from tests.browser.conftest import NO_CLIPBOARD, clipboard
 
-CHROMIUM = shutil.which("chromium")
-# Chromium's own calls home are switched off: the tests' rule is that nothing leaves this machine.
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', {value: undefined});"
 LONG_ID = "a-vendor-with-a-long-name/a-model-with-a-very-long-name-that-does-not-fit-a-phone-at-all-20251231"
 VENDORS = {
     "OpenAI / GPT": ["gpt-4o", "gpt-4o-mini", "openai/gpt-oss-120b"],
     "Google / Gemini": ["gemini-2.5-pro", LONG_ID],
 }
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser: chromium is not installed"),
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # Playwright's sync API runs an event loop in this thread, which Django's ORM would refuse to work beside.
-    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-    if before is None:
-        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-    else:
-        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = before
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
 @pytest.fixture
@@ -75,10 +49,6 @@ def page(context: BrowserContext, site: str) -> Page:
     page = context.new_page()
     page.goto(site)
     return page
-
-
-def clipboard(page: Page) -> str:
-    return str(page.evaluate("navigator.clipboard.readText()"))
 
 
 def test_it_works(context: BrowserContext, site: str) -> None:

@@ -55,6 +55,38 @@ def test_a_mask_without_a_stored_value_is_refused():
     assert "No value of Authorization is stored" in str(form.errors["headers"])
 
 
+def moved(base_url: str, stored: str = "sk-stored", **typed: str) -> ProviderForm:
+    """The form of a provider at https://api.example.org/v1, sent with another base URL."""
+    url, headers = "https://api.example.org/v1", {"X-Auth": "hidden"}
+    row = Provider(slug="p", base_url=url, api_key=stored, headers=headers)
+    return ProviderForm({"base_url": base_url, **typed}, instance=row)
+
+
+@pytest.mark.parametrize("url", [
+    "https://evil.example/v1", "http://api.example.org/v1", "https://api.example.org:8443/v1",
+    "https://api.example.org.evil.example/v1", "https://api.example.org\\evil.example/v1", "${ELSEWHERE}/v1",
+])  # fmt: skip
+def test_a_stored_credential_does_not_follow_to_another_host(url):
+    assert "enter it again" in str(moved(url).errors["api_key"])
+
+
+def test_nor_does_a_header_that_is_not_shown():
+    form = moved("https://evil.example/v1", "", headers=f"X-Auth: {MASK}")
+    assert "The value of X-Auth was stored for https://api.example.org/v1" in str(form.errors["headers"])
+
+
+@pytest.mark.parametrize(("url", "stored", "typed"), [
+    ("https://api.example.org/v2", "sk-stored", {}),  # the same host
+    ("https://API.example.org/v1", "sk-stored", {}),
+    ("https://evil.example/v1", "sk-stored", {"api_key": "sk-typed"}),
+    ("https://evil.example/v1", "sk-stored", {"clear_api_key": "on"}),
+    ("https://evil.example/v1", "env:OPENAI_API_KEY", {}),
+    ("https://evil.example/v1", "", {}),
+])  # fmt: skip
+def test_a_provider_moves_with_its_credential_entered_again_or_none(url, stored, typed):
+    assert not {"api_key", "headers"} & set(moved(url, stored, **typed).errors)
+
+
 @pytest.fixture
 def model(db) -> Model:
     return Model.objects.create(slug="m", vendor=Vendor.objects.create(slug="v", name="V"))

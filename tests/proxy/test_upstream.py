@@ -264,10 +264,6 @@ def test_retry_after_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 10
 
 
-def test_the_seam_is_httpx() -> None:
-    assert issubclass(module.Engine, httpx.AsyncBaseTransport)
-
-
 # --- a provider's bound -----------------------------------------------------------------------------------------------
 
 
