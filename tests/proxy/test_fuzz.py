@@ -1,8 +1,8 @@
 """Ten thousand requests that nobody should send: none is a 500, none hangs, none harms the next one."""
 
 import asyncio
-import re
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
