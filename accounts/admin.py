@@ -28,7 +28,7 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
-from accounts import keys, show_once, signals
+from accounts import addresses, keys, show_once, signals
 from accounts.forms import ApiKeyForm, NewApiKeyForm, RotateForm, UserChangeForm, UserCreationForm
 from accounts.models import Account, ApiKey, User
 from accounts.snippets import base_url, example_model, snippets
@@ -407,9 +407,9 @@ LOGIN_RATE = "10/m"
 
 def caller(group: str, request: HttpRequest) -> str:
     """The client's address; of IPv6 the /64, which one person has whole. A Unix socket tells none: then all are one."""
-    try:
-        address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
-    except ValueError:
+    peer, forwarded = request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", "")
+    address = addresses.parse(addresses.client_address(peer, forwarded))
+    if address is None:
         return "unknown"
     return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
 

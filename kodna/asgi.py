@@ -3,6 +3,7 @@
 Any ASGI server may run it. Importing this module starts the background thread of this process.
 """
 
+import asyncio
 import atexit
 import gc
 import os
@@ -29,18 +30,28 @@ from proxy.usage import Journal
 DISCOVER_SECONDS = 30.0
 
 
+_threads: list[background.Background] = []
+
+
 def _start() -> asgi.Application:
     tables = Tables()
     journal = Journal(settings.DATA_DIR / "journal", settings.JOURNAL_BYTES)
-    data = background.data_plane(tables, journal)
+    threads = background.data_plane(tables, journal)
     # With Redis, Celery's beat has the periodic jobs: see `kodna.celery`.
     periodic: background.Rounds = [] if settings.REDIS_URL else [(DISCOVER_SECONDS, discover_models)]
     jobs = background.Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])
-    for thread in (data, jobs):
+    _threads.extend([*threads, jobs])
+    for thread in _threads:
         thread.start()
-        atexit.register(thread.stop)
-    data.settled.wait(10)  # a request before that would find no key
-    return asgi.Application(Gateway(tables, journal, Limiter(), Pool()), Status(tables, data))
+    atexit.register(_stop)
+    threads[0].settled.wait(10)  # a request before that would find no key
+    return asgi.Application(Gateway(tables, journal, Limiter(), Pool()), Status(tables, threads))
+
+
+def _stop() -> None:
+    """The last one first. A second call does nothing."""
+    for thread in reversed(_threads):
+        thread.stop()
 
 
 _gateway = _start()
@@ -57,7 +68,16 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
 
-application = ProtocolTypeRouter({"http": _http, "websocket": _websocket})
+async def _lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The orderly end, for servers that tell of it: uvicorn's workers die by their signal, without what is at exit."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await asyncio.to_thread(_stop)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+application = ProtocolTypeRouter({"http": _http, "websocket": _websocket, "lifespan": _lifespan})
 
 # What is loaded by now stays: the collector need not look at it again, and less often at the rest.
 gc.collect()

@@ -6,6 +6,7 @@ loop then.
 """
 
 import asyncio
+import io
 import logging
 import sys
 import time
@@ -16,6 +17,7 @@ import daphne.server
 from daphne.http_protocol import HTTPFactory, WebRequest
 from django.conf import settings
 
+from accounts import keys
 from proxy import ingress, replies
 from proxy.errors import Refusal
 from proxy.exchange import new_request_id
@@ -35,6 +37,24 @@ class Request(WebRequest):
         super().__init__(*args, **kwargs)
         self._opened = time.monotonic()
         self._received = 0
+        self._is_kept = True
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802  # Twisted's name
+        """The headers are whole. Twisted's own would keep a large body in a file: prompts never touch the disk."""
+        self.content = io.BytesIO()
+        self._is_kept = not self._is_a_strangers()
+
+    def _is_a_strangers(self) -> bool:
+        """Whether the application will refuse it for its key, unread: then its body need not be kept until it does."""
+        channel: Any = self.channel
+        if settings.ALLOW_NO_AUTH or not channel._path.startswith(b"/v1/"):  # noqa: SLF001  # no public name yet
+            return False
+        sent = [
+            *self.requestHeaders.getRawHeaders(b"authorization", ()),
+            *self.requestHeaders.getRawHeaders(b"x-api-key", ()),
+        ]
+        words = [value.split()[-1:] for value in sent]
+        return not any(keys.well_formed(word.decode("latin-1")) for last in words for word in last)
 
     def process(self) -> Any:
         self.requestHeaders.removeHeader(b"daphne-root-path")  # Daphne would let any client move the site's root
@@ -57,7 +77,8 @@ class Request(WebRequest):
         self._received += len(data)
         most = settings.MAX_BODY_BYTES
         if self._received <= most + len(data):
-            super().handleContentChunk(data)
+            if self._is_kept:
+                super().handleContentChunk(data)
         elif self._received > 2 * most:  # what is between is read and thrown away, so that the client sees the answer
             self._hang_up(ingress.too_large())
 

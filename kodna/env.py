@@ -1,5 +1,6 @@
 """Readers for environment variables. `settings.py` is their only caller."""
 
+import ipaddress
 import math
 import os
 import secrets
@@ -59,6 +60,14 @@ def number(name: str, default: float, *, least: float = 0) -> float:
 
 def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]
+
+
+def networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """IP addresses and networks."""
+    try:
+        return [ipaddress.ip_network(word) for word in words(name)]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {error}; expected addresses and networks like 10.0.0.0/8") from None
 
 
 def secret(name: str, path: Path, length: int = 50) -> str:

@@ -94,13 +94,13 @@ def uvicorn() -> int:
     # uvicorn raises the signal that ended it once more: end by it in order, with what is to be done at exit.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.run(
-        "kodna.asgi:application",
+        "kodna.uvicorn_server:application",
         host=settings.HOST,
         port=settings.PORT,
         workers=settings.WORKERS,
         loop="uvloop",
-        http="httptools",
-        lifespan="off",
+        http="kodna.uvicorn_server:Protocol",
+        lifespan="on",  # its end stops the background threads: a worker does nothing at exit
         access_log=False,
         log_level="warning",
         backlog=BACKLOG,

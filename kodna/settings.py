@@ -36,7 +36,7 @@ HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = int(env.number("PORT", 8000))
 ALLOWED_HOSTS = env.words("KODNA_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CORS_ORIGINS = env.words("KODNA_CORS_ORIGINS", "*")
-TRUSTED_PROXIES = env.words("KODNA_TRUSTED_PROXIES")
+TRUSTED_PROXIES = env.networks("KODNA_TRUSTED_PROXIES")
 PUBLIC_BASE_URL = os.environ.get("KODNA_PUBLIC_BASE_URL", "").rstrip("/")
 CSRF_TRUSTED_ORIGINS = env.words("KODNA_CSRF_TRUSTED_ORIGINS") or (
     ["/".join(PUBLIC_BASE_URL.split("/")[:3])] if PUBLIC_BASE_URL else []
@@ -66,8 +66,10 @@ REFRESH_SECONDS = env.number("KODNA_REFRESH_SECONDS", 0.4, least=0.05)  # how of
 # A journal file is replaced when it is larger than this and wholly in the database.
 JOURNAL_BYTES = int(env.number("KODNA_JOURNAL_MB", 16, least=0.001) * 1024 * 1024)
 # What `env:NAME` credentials and `${NAME:-default}` base URLs of the catalog are read from.
+# Not the gateway's own secrets: who may edit a provider could have them sent anywhere.
+_OWN = ("KODNA_", "DJANGO_", "DATABASE_URL", "REDIS_URL")
 PROVIDER_ENV = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if not name.startswith(_OWN)},
     "KODNA_LOOPBACK": f"{'127.0.0.1' if HOST in {'0.0.0.0', '::', ''} else HOST}:{PORT}",  # noqa: S104
     **({"KODNA_DEMO_KEY": _derive("demo").hex()} if DEMO else {}),
 }

@@ -1,6 +1,6 @@
 """The catalog as a file: `load` makes the database what a file says, `export` writes such a file.
 
-`manage.py catalog` and `manage.py setup` are the callers. What a file names becomes as the file has it, a key left out
+`manage.py catalog` and `kodna.first_run` are the callers. What a file names becomes as the file has it, a key left out
 being its default, but for this: a credential (and a header that holds one) which the file leaves out is kept, and so
 are prices from other dates and routes that discovery made. What a file does not name stays, unless `prune`.
 """
@@ -20,7 +20,7 @@ from models_catalog import models as rows
 from models_catalog.catalog_schema import CatalogFile, Columns, Key, Known
 from models_catalog.catalog_yaml import Flow, FlowList, Invalid
 
-__all__ = ["Invalid", "as_data", "builtin_data", "export", "load", "load_builtin", "lock", "over_current"]
+__all__ = ["Invalid", "as_data", "builtin_data", "export", "load", "load_builtin", "load_demo", "lock", "over_current"]
 
 _HERE = Path(__file__).parent
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
@@ -368,11 +368,21 @@ def builtin_data(demo: bool) -> dict[str, Any]:
     data: dict[str, Any] = catalog_yaml.read((_HERE / "builtin.yaml").read_bytes())
     if not demo:
         return data
-    extra = catalog_yaml.read((_HERE / "demo.yaml").read_bytes())
+    extra = _demo_data()
     return {
         **data,
         **{section: {**data.get(section, {}), **extra[section]} for section in extra if section != "version"},
     }
+
+
+def _demo_data() -> dict[str, Any]:
+    data: dict[str, Any] = catalog_yaml.read((_HERE / "demo.yaml").read_bytes())
+    return data
+
+
+def load_demo() -> list[str]:
+    """The demonstration alone, beside what is there."""
+    return load(_demo_data())
 
 
 def load_builtin(demo: bool, *, dry_run: bool = False, prune: bool = False) -> list[str]:

@@ -49,7 +49,7 @@ class Application:
         if asked == method or (asked == "HEAD" and method == "GET"):
             return endpoint(scope, receive, send)
         if asked == "OPTIONS":
-            return replies.answer(send, 204, replies.preflight(scope), b"")
+            return replies.answer(send, 204, replies.preflight(new_request_id(), scope), b"")
         refusal = errors.MethodNotAllowed(f"{asked} is not allowed at {path[:200]}: use {method}.", retry=False)
         return _refuse(scope, send, refusal, (b"allow", f"{method}, OPTIONS".encode()))
 

@@ -1,8 +1,8 @@
-"""The thread beside the event loop: it does for the data plane what touches the database.
+"""The threads beside the event loop: they do for the data plane what touches the database and the disk.
 
-It keeps the key table and the catalog fresh (each process learns of a change within `settings.REFRESH_SECONDS`) and
-brings the journal to the disk and into the database. A thread and not a task: it works alike under Daphne, which knows
-no start-up event, and uvicorn; and its database connection is used by nobody else. `kodna.asgi` starts it.
+They keep the key table and the catalog fresh (each process learns of a change within `settings.REFRESH_SECONDS`) and
+bring the journal to the disk and into the database. Threads and not tasks: they work alike under Daphne, which knows no
+start-up event, and uvicorn; and each has a database connection of its own. `kodna.asgi` starts them.
 """
 
 import logging
@@ -90,20 +90,24 @@ class Background:
                 logger.error("%s: %s", getattr(work, "__qualname__", work), trouble)
             self.trouble, self._troubled = trouble, work
             connection.close()  # the next try connects anew
-        except Exception:  # the thread must outlive a bug in one piece of work; it is logged in full
+        except Exception as error:  # the thread must outlive a bug in one piece of work; it is logged in full
             logger.exception("background work failed")
+            self.trouble, self._troubled = type(error).__name__, work
         else:
             if self.trouble and work == self._troubled:
                 logger.warning("%s works again", getattr(work, "__qualname__", work))
                 self.trouble = ""
 
 
-def data_plane(tables: Tables, journal: Journal) -> Background:
-    """What keeps a process's tables fresh and its journal moving."""
-    rounds: Rounds = [
-        (settings.REFRESH_SECONDS, tables.refresh),
-        (SYNC_SECONDS, journal.sync),
-        (settings.REFRESH_SECONDS, journal.flush),
-        (ADOPT_SECONDS, journal.adopt),
+def data_plane(tables: Tables, journal: Journal) -> list[Background]:
+    """What keeps a process's tables fresh and its journal moving. The first says when a request can be served.
+
+    Three threads, because none may wait for another: a revoked key stops while a long journal moves, and a line reaches
+    the disk while the database does not answer.
+    """
+    moves: Rounds = [(settings.REFRESH_SECONDS, journal.flush), (ADOPT_SECONDS, journal.adopt)]
+    return [
+        Background("kodna-tables", [(settings.REFRESH_SECONDS, tables.refresh)]),
+        Background("kodna-journal", moves, journal.close),
+        Background("kodna-sync", [(SYNC_SECONDS, journal.sync)]),  # to be stopped before the journal is closed
     ]
-    return Background("kodna-data", rounds, journal.close)

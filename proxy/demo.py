@@ -112,7 +112,7 @@ class _Reply:
         if call:
             self.message["tool_calls"] = [call]
         text_in, messages, images = prompt_text(msgspec.json.encode(request["messages"]))
-        prompt = meter.count(text_in) + 3 * messages + 765 * images
+        prompt = meter.estimate(text_in) + 3 * messages + 765 * images
         said = call["function"]["name"] + call["function"]["arguments"] if call else text
         completion = meter.count(said)
         self.usage = {

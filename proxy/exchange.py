@@ -29,6 +29,7 @@ from proxy.usage import Journal, Record
 
 logger = logging.getLogger(__name__)
 
+PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
@@ -49,6 +50,7 @@ class Exchange:
     """`started`: the status is out. `delivering`: content is, no other route can answer. `gone`: the client left."""
 
     __slots__ = (
+        "_answer",
         "_answered",
         "_asked",
         "_attempt",
@@ -97,6 +99,7 @@ class Exchange:
         self._attempt: Attempt | None = None
         self._price: Price | None = None
         self._stream: ChatStream | None = None
+        self._answer: Answer | None = None
         self._keepalive: asyncio.Task[None] | None = None
 
     # --- what becomes known ------------------------------------------------------------------------------------------
@@ -136,11 +139,26 @@ class Exchange:
     # --- answers -----------------------------------------------------------------------------------------------------
 
     async def send_answer(self, answer: Answer) -> None:
-        """A plain answer, whole."""
+        """A plain answer. A large one goes out in pieces: a client that does not read it cannot hold it for ever."""
         self._answered = time.perf_counter()
+        self._answer, rest = answer, answer.body
+        headers = [(b"content-type", b"application/json"), _length(rest)]
+        if len(rest) > PIECE:
+            await self._start(200, headers)
+            rest = await self._all_but_the_last(rest)
         self._complete(answer.usage, answer.text)
-        await self._start(200, [(b"content-type", b"application/json"), _length(answer.body)])
-        await self._last(answer.body)
+        if not self.started:
+            await self._start(200, headers)
+        await self._last(rest)
+
+    async def _all_but_the_last(self, body: bytes) -> bytes:
+        assert self._attempt is not None
+        self.timer.limit(self._attempt.route.provider.total_timeout)
+        last = (len(body) - 1) // PIECE * PIECE
+        for start in range(0, last, PIECE):
+            await self.send_piece(body[start : start + PIECE])
+        self.timer.unlimit()
+        return body[last:]
 
     async def begin_stream(self, stream: ChatStream) -> None:
         self._stream = stream
@@ -174,7 +192,8 @@ class Exchange:
         if self._finished:
             return
         with suppress(ClientGone):
-            await self._start_stream()
+            if not self.started:  # who will answer is not known yet
+                await self._start(200, replies.STREAM_HEADERS, routed=False)
             await self.send_piece(KEEPALIVE)
 
     async def refuse(self, refusal: Refusal) -> None:
@@ -227,10 +246,11 @@ class Exchange:
         if not self.started:
             await self._start(200, replies.STREAM_HEADERS)
 
-    async def _start(self, status: int, headers: replies.Headers) -> None:
+    async def _start(self, status: int, headers: replies.Headers, *, routed: bool = True) -> None:
         self.started = True
+        headers = headers + self._headers(routed)
         try:
-            await self._send({"type": "http.response.start", "status": status, "headers": headers + self._headers()})
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
         except RuntimeError as error:
             raise _gone(error) from error
 
@@ -243,12 +263,12 @@ class Exchange:
         except RuntimeError as error:
             raise _gone(error) from error
 
-    def _headers(self) -> replies.Headers:
+    def _headers(self, routed: bool) -> replies.Headers:
         headers = replies.common(self.record.request_id, self._scope)
         if self.lease is not None:
             headers += self.lease.headers()
         attempt = self._attempt
-        if attempt is not None and self._envelope is not None:
+        if routed and attempt is not None and self._envelope is not None:
             headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt))
         now = time.perf_counter()
         waited = ((self._answered or now) - self._asked) if self._asked else 0.0
@@ -264,11 +284,16 @@ class Exchange:
 
     def _partial(self, outcome: Outcome, status: int, code: str) -> None:
         """Of a broken stream: what was delivered is what was used."""
-        if self._attempt is not None and not self._recorded:
+        if self._recorded:
+            return
+        if self._answer is not None:
+            self._use(self._answer.usage, self._answer.text)
+        elif self._stream is not None:
+            self._use(self._stream.usage, self._stream.text())
+        elif self._attempt is not None:
+            self._use(None, "")  # the provider was reading the prompt
+        if self._attempt is not None:
             self.tried(outcome.value)
-        stream = self._stream
-        if stream is not None and not self._recorded:
-            self._use(stream.usage, stream.text())
         self._record(outcome, status, code)
 
     def _use(self, usage: Usage | None, said: str) -> None:

@@ -4,7 +4,6 @@ Called by `relay` only.
 """
 
 import asyncio
-import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 from django.conf import settings
 
-from accounts import keys
+from accounts import addresses, keys
 from accounts.keys import Key, KeyTable
 from proxy import errors
 from proxy.formats.splice import Malformed, Members
@@ -40,7 +39,7 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 def authenticate(scope: Scope, table: KeyTable) -> Key:
-    """The key of a request: `Authorization: Bearer` or `x-api-key`. Raises `BadKey` (401), `Forbidden` (403)."""
+    """The key of a request: `Authorization: Bearer` or `x-api-key`. Raises `BadKey` (401)."""
     text = b""
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -52,45 +51,32 @@ def authenticate(scope: Scope, table: KeyTable) -> Key:
             text = value.strip()
     if not text:
         if table.anonymous is not None:
-            return _usable(table.anonymous, scope)
+            return table.anonymous
         raise errors.BadKey("No API key. Send it as `Authorization: Bearer sk-kodna-…`.", retry=False)
     key = table.find(text)
     if key is None:
         if not keys.well_formed(text.decode("latin-1")):
             raise errors.BadKey("This is not a key of this service: check that it was copied whole.", retry=False)
         raise errors.BadKey("This API key is not known or was revoked.", retry=False)
-    return _usable(key, scope)
+    return key
 
 
-def _usable(key: Key, scope: Scope) -> Key:
+def check_usable(key: Key, scope: Scope) -> None:
+    """Raises `BadKey` (401: switched off, expired), `Forbidden` (403: not from this address)."""
     if not key.is_active:
         raise errors.BadKey("This API key is switched off.", retry=False)
     if key.expires and key.expires <= time.time():
         raise errors.BadKey("This API key has expired.", retry=False)
     if key.networks and not key.admits(client_address(scope)):
         raise errors.Forbidden("This API key may not be used from this address.", code="ip_not_allowed", retry=False)
-    return key
 
 
 def client_address(scope: Scope) -> str:
     """The client's IP address: the connection's own, or what a trusted proxy says in `x-forwarded-for`."""
     peer = str(scope["client"][0]) if scope.get("client") else ""
     # Some proxies add a line of their own instead of adding to the client's: all lines are one list.
-    lines = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-    hops = [hop.strip() for hop in lines.split(",") if hop.strip()]
-    while _trusted(peer) and hops:
-        peer = hops.pop()
-    return peer
-
-
-def _trusted(address: str) -> bool:
-    if not settings.TRUSTED_PROXIES:
-        return False
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(ip in ipaddress.ip_network(network) for network in settings.TRUSTED_PROXIES)
+    lines = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    return addresses.client_address(peer, lines.decode("latin-1"))
 
 
 async def read_body(scope: Scope, receive: Receive, timer: Timer) -> bytes:
@@ -142,7 +128,7 @@ class Envelope:
     model: str = ""
     stream: bool = False
     usage_asked: bool = False
-    max_tokens: dict[str, int] = field(default_factory=dict)  # the fields that bound the output
+    max_tokens: dict[str, float] = field(default_factory=dict)  # the fields that bound the output
     groups: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
@@ -165,8 +151,8 @@ def read_envelope(body: bytes) -> Envelope:
         envelope.usage_asked = _usage_asked(members)
     _check_messages(members)
     for name in _TOKENS:
-        if name in members and (bound := _bound(members, name)):
-            envelope.max_tokens[name] = bound
+        if name in members:
+            envelope.max_tokens[name] = _read(members, name, _NUMBER, "a number") or 0
     if not OWN_FIELDS.isdisjoint(members):
         _read_own(envelope, members)
     return envelope
@@ -183,13 +169,6 @@ def _usage_asked(members: Members) -> bool:
         except Malformed as error:
             raise _wrong("stream_options", "each field once", str(error)) from None
     return bool(asked)
-
-
-def _bound(members: Members, name: str) -> int | None:
-    value: int | None = _read(members, name, _NUMBER, "a whole number")
-    if value is not None and value < 1:
-        raise _wrong(name, "1 or more", str(value))
-    return value
 
 
 def _check_messages(members: Members) -> None:
@@ -219,7 +198,7 @@ class _Message(msgspec.Struct):
 _STRING = msgspec.json.Decoder(str)
 _STRING_OR_NULL = msgspec.json.Decoder(str | None)
 _FLAG = msgspec.json.Decoder(bool | None)
-_NUMBER = msgspec.json.Decoder(int | None)
+_NUMBER = msgspec.json.Decoder(int | float | None)
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 _STRINGS = msgspec.json.Decoder(list[str] | None)
 _STRING_OR_STRINGS = msgspec.json.Decoder(str | list[str] | None)

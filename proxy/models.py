@@ -11,7 +11,7 @@ class UsageRecord(models.Model):
         INCOMPLETE = "incomplete", "the provider broke off"
         CANCELLED = "cancelled", "the client left"
         FAILED = "failed", "every provider failed"
-        REFUSED = "refused", "refused by the gateway"
+        REFUSED = "refused", "refused"
 
     request_id = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(db_index=True)

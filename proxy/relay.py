@@ -13,7 +13,7 @@ import asyncio
 import logging
 
 from proxy import errors, ingress, meter, routing
-from proxy.errors import ProviderFault, Refusal
+from proxy.errors import ProviderFault, ProviderRefusal, Refusal
 from proxy.exchange import Exchange, Gateway
 from proxy.faults import fault_in_200, fault_of_status, scrub
 from proxy.formats import openai_chat
@@ -38,20 +38,21 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     try:
         if not gateway.tables.loaded:
             raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)  # never a false 401
-        key = ingress.authenticate(scope, gateway.tables.keys)  # 401; 403 from another address
+        key = ingress.authenticate(scope, gateway.tables.keys)  # 401
         if gateway.journal.failing:  # before there is a record: what cannot be written must not pile up in memory
             raise errors.Unavailable("Usage cannot be recorded at the moment.", code="journal_full", retry_after=5)
         exchange.belongs_to(key)
+        ingress.check_usable(key, scope)  # 401: switched off, expired; 403 from another address
         body = await ingress.read_body(scope, receive, exchange.timer)  # 408, 413
         envelope = ingress.read_envelope(body)  # 400, naming the field
         exchange.asks(envelope)
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)  # 404; 403 where the key may not use it
         exchange.resolved(target)
-        await meter.check_context(envelope.members, target.model)  # 400 where the catalog enforces the context window
+        attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 403; 503: nobody serves it now
         exchange.lease = gateway.limiter.admit(key)  # 429
-        attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 503: nobody serves it now
         watch = _Watch(exchange, receive)
+        await meter.check_context(envelope.members, target.model)  # 400 where the catalog enforces the context window
         await _try_each(exchange, envelope, attempts)  # 502, 504, 429 once every provider has failed
     except Refusal as refusal:
         await exchange.refuse(refusal)
@@ -59,6 +60,8 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         exchange.gone = True
         exchange.interrupted()
     except asyncio.CancelledError:
+        if exchange.timer.spent():  # while the client was to read: it does not, and the exchange's time is over
+            exchange.gone = True
         exchange.interrupted()
         if not exchange.gone:
             raise  # the server is going down
@@ -112,6 +115,9 @@ async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attem
             finally:
                 pool.leave(attempt.route.provider)
             return
+        except ProviderRefusal as refusal:
+            exchange.tried("refused", refusal.status)
+            raise
         except ProviderFault as fault:
             exchange.tried(fault.reason, fault.status)
             if exchange.gone:  # it left in the same moment: ask nobody else
@@ -157,10 +163,6 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
             out = scrub(out, attempt.route.provider)
         await exchange.end_stream(out)
         await upstream.finish()
-    except asyncio.CancelledError:
-        if exchange.timer.spent():  # while the client was to read: it does not, and the exchange's time is over
-            exchange.gone = True
-        raise
     finally:
         await upstream.close()
 

@@ -46,10 +46,10 @@ def cors(scope: Scope) -> Headers:
     ]
 
 
-def preflight(scope: Scope) -> Headers:
+def preflight(request_id: str, scope: Scope) -> Headers:
     asked = header(scope, b"access-control-request-headers") or b"authorization, content-type"
     return [
-        *cors(scope),
+        *common(request_id, scope),
         (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
         (b"access-control-allow-headers", asked),
         (b"access-control-max-age", b"86400"),

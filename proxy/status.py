@@ -1,6 +1,6 @@
 """`/health`, `/health/live`, `/health/ready`: whether this process can serve. No key, no database. Called by `asgi`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from django.conf import settings
@@ -12,9 +12,9 @@ from proxy.ingress import Receive, Scope, Send
 
 
 class Status:
-    def __init__(self, tables: Tables, background: Background) -> None:
+    def __init__(self, tables: Tables, threads: Sequence[Background]) -> None:
         self._tables = tables
-        self._background = background
+        self._threads = threads
 
     async def whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         config, models = self._config(), self._models()
@@ -35,7 +35,7 @@ class Status:
     def _config(self) -> dict[str, str]:
         if not self._tables.loaded:
             return _service("config", "unhealthy", "keys and catalog are not loaded yet")
-        if self._background.trouble:
+        if any(thread.trouble for thread in self._threads):
             return _service("config", "degraded", "the database or the disk is away: known keys and models work on")
         return _service("config", "healthy", "keys and catalog are up to date")
 

@@ -24,6 +24,7 @@ from proxy.timer import Timer
 
 _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
+_AT_ONCE = 0.2  # seconds
 # What both sides of the seam may raise.
 _ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
 _CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
@@ -83,12 +84,14 @@ class Engine:
         )
 
     async def ask(self, call: Call, body: bytes) -> Source:
-        kept = bool(self._connector._conns)  # noqa: SLF001  # no public name
+        kept, begun = bool(self._connector._conns), time.perf_counter()  # noqa: SLF001  # no public name
         try:
             answer = await self._post(call, body)
         except _CLOSED as error:
-            # Providers close a connection that has been idle for some seconds: they did not see what we wrote on it.
-            if not kept or isinstance(error, aiohttp.ClientConnectorError):
+            # Providers close a connection that has been idle for some seconds, and did not see what we wrote on it.
+            # That shows at once: one that breaks off later may have worked on the request, and is not asked twice.
+            late = time.perf_counter() - begun > _AT_ONCE
+            if not kept or late or isinstance(error, aiohttp.ClientConnectorError):
                 raise
             answer = await self._post(call, body)
         if answer.headers.get("content-encoding", "identity") == "identity":

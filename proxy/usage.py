@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -100,22 +101,24 @@ _INSERT = (
 class _File:
     """A journal file of this process, locked while the process lives. `moved`: how many bytes are in the database."""
 
-    __slots__ = ("fd", "moved", "path")
+    __slots__ = ("_lock", "fd", "moved", "path")
 
     def __init__(self, folder: Path) -> None:
         name = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(4)}"
         draft, self.path = folder / f"{name}.new", folder / f"{name}.jsonl"
         self.fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         self.moved = 0
+        self._lock = threading.Lock()
         fcntl.flock(self.fd, fcntl.LOCK_EX)
         draft.rename(self.path)  # it appears under its name when it is locked
 
     def write(self, line: bytes) -> None:
         """All of it or none. Raises `OSError` where the disk is full."""
-        done = os.write(self.fd, line)
-        if done != len(line):  # the disk's last bytes: do not leave half a line in front of the next
-            os.ftruncate(self.fd, os.fstat(self.fd).st_size - done)
-            raise OSError(errno.ENOSPC, "no room for a whole line")
+        with self._lock:  # the event loop writes, and the thread that brings up what had found no room
+            done = os.write(self.fd, line)
+            if done != len(line):  # the disk's last bytes: do not leave half a line in front of the next
+                os.ftruncate(self.fd, os.fstat(self.fd).st_size - done)
+                raise OSError(errno.ENOSPC, "no room for a whole line")
 
     def move(self) -> int:
         count, self.moved = _move(self.path, self.moved)

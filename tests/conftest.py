@@ -86,6 +86,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LeftOut(fail=CI), "left-out")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The workers of `-n` begin as this process did: each reads settings, and has services and a home, of its own."""
+    os.environ.clear()
+    os.environ.update(TESTER)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = getattr(item, "fixturenames", ())

@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 _running: set["Process"] = set()
+_given: set[int] = set()
 
 
 class ProcessDied(Exception):
@@ -41,11 +42,19 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Below the ports that systems give to outgoing connections: it stays free while a server restarts."""
+    """Below the ports that systems give to outgoing connections: it stays free while a server starts or restarts.
+
+    No other caller gets it: each is given once, and each of pytest-xdist's workers has ports of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(20_000 + worker, 32_000, workers)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
+            _given.add(port)
             return port
 
 

@@ -25,10 +25,39 @@ def test_settings():
     assert "OPENAI_API_KEY" not in settings.PROVIDER_ENV
 """
 
+WORKERS = """
+import os
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from tests.conftest import HOME, POSTGRES, TESTER
+
+@pytest.mark.parametrize("number", range(2))
+def test_settings(number):
+    assert HOME in settings.DATA_DIR.parents
+    assert settings.DATABASES["default"]["HOST"] == str(POSTGRES.folder)
+    assert TESTER["OPENAI_API_KEY"] == "sk-tester"
+    assert "OPENAI_API_KEY" not in os.environ
+    Path(TESTER["SEEN"], TESTER["PYTEST_XDIST_WORKER"] + ".home").write_text(str(HOME))
+"""
+
 
 def test_it_works() -> None:
     assert HOME in settings.DATA_DIR.parents
     assert os.environ["DJANGO_SETTINGS_MODULE"] == "kodna.settings"
+
+
+def test_each_worker_is_alone(tmp_path: Path) -> None:
+    """What pytest-xdist's workers begin with is the tester's environment, not that of the process that starts them."""
+    (tmp_path / "test_worker.py").write_text(WORKERS)
+    theirs = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-tester", "SEEN": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.conftest", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=tmp_path, env=theirs, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    homes = [path.read_text() for path in tmp_path.glob("*.home")]
+    assert len(set(homes)) == len(homes) == 2
+    assert not [home for home in homes if Path(home).exists()], "gone with the run"
 
 
 @pytest.mark.django_db

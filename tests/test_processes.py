@@ -80,6 +80,14 @@ def test_a_clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_free_port() -> None:
-    process_ports = {free_port() for _ in range(5)}
-    assert all(20_000 <= port < 32_000 for port in process_ports)
+    ports = [free_port() for _ in range(200)]
+    assert all(20_000 <= port < 32_000 for port in ports)
+    assert len(set(ports)) == 200, "each is given once"
     assert HOST == "127.0.0.1"
+
+
+def test_workers_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
+    for worker in range(3):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{worker}")
+        assert {(free_port() - 20_000) % 3 for _ in range(10)} == {worker}

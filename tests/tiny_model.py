@@ -14,7 +14,7 @@ SENTENCE = " ".join(WORDS[:-1]) + WORDS[-1]
 TOKENS_OUT = len(WORDS) + 1  # the end of the text counts
 API_KEY = "sk-tiny"
 NAME = "tiny"
-_LISTENING = re.compile(r"^listening (http://\S+)$", re.MULTILINE)
+_LISTENING = re.compile(r"\blistening (http://\S+)$", re.MULTILINE)  # llama.cpp's log may have begun the line
 
 
 class TinyModel:

@@ -54,6 +54,7 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: Any = None
+    index: int | None = 0
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -133,6 +134,7 @@ class ChatStream:
         "_model_json",
         "_new_prefix",
         "_old_prefix",
+        "_open",
         "_pieces",
         "_pricer",
         "_size",
@@ -161,6 +163,7 @@ class ChatStream:
         self.done = False
         self.closed = False
         self.finished = False
+        self._open: set[int] = set()  # choices that have begun and not ended
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         self.broken = ""
@@ -172,7 +175,7 @@ class ChatStream:
 
     @property
     def complete(self) -> bool:
-        """The answer came to its end: some providers never send `[DONE]`."""
+        """The answer came to its end. Some providers never send `[DONE]`; some send it and never a reason to end."""
         return (self.done or self.finished) and self.error is None and not self.broken
 
     def text(self) -> str:
@@ -269,9 +272,10 @@ class ChatStream:
             if choice.delta is not None:
                 self._listen(choice.delta)
             if choice.finish_reason:
-                self.finished = True
-            elif self.finished and choice.delta is not None and choice.delta.content:
-                self.finished = False  # several choices: another one goes on
+                self._open.discard(choice.index)
+                self.finished = not self._open
+            elif choice.index not in self._open:
+                self._begin(choice)
         if chunk.error:
             self.error = chunk.error if isinstance(chunk.error, dict) else {"message": str(chunk.error)}
             self.usage = read_usage(chunk.usage) or self.usage
@@ -283,6 +287,13 @@ class ChatStream:
         elif isinstance(chunk.x_groq, dict):
             self.usage = read_usage(chunk.x_groq.get("usage")) or self.usage
         return payload
+
+    def _begin(self, choice: _Choice) -> None:
+        """One of several choices is under way. A delta without content after a choice's end does not open it again."""
+        said = choice.delta
+        if choice.index is not None and (not self.finished or (said is not None and (said.content or said.tool_calls))):
+            self._open.add(choice.index)
+            self.finished = False
 
     def _price(self, payload: bytes, found: dict[str, Any], usage: Usage) -> bytes:
         try:
@@ -331,7 +342,10 @@ def _lenient(payload: bytes) -> _Chunk | None:
         if isinstance(choice, dict):
             delta = choice.get("delta")
             said = {name: delta.get(name) for name in _Delta.__struct_fields__} if isinstance(delta, dict) else {}
-            chunk.choices = [*(chunk.choices or []), _Choice(_Delta(**said), None, choice.get("finish_reason"))]
+            chunk.choices = [
+                *(chunk.choices or []),
+                _Choice(_Delta(**said), None, choice.get("finish_reason"), _count(choice.get("index"))),
+            ]
     return chunk
 
 

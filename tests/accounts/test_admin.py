@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -365,6 +366,18 @@ def test_one_person_has_a_whole_ipv6_network(client, admin_user):
     answers = [log_in(client, "wrong", f"2001:db8::{number}").status_code for number in range(1, 12)]
     assert answers == [200] * 10 + [429]
     assert log_in(client, "password", "2001:db8:0:1::1").status_code == 302
+
+
+@pytest.mark.usefixtures("_no_attempts_yet")
+def test_a_stranger_behind_the_proxy_does_not_lock_the_operator_out(client, admin_user, settings):
+    settings.TRUSTED_PROXIES = [ip_network("127.0.0.1")]
+
+    def attempt(password, forwarded):
+        form = {"username": "admin", "password": password}
+        return client.post("/admin/login/", form, REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR=forwarded).status_code
+
+    assert [attempt("wrong", f"10.0.0.{number}, 192.0.2.1") for number in range(11)] == [200] * 10 + [429]
+    assert attempt("password", "192.0.2.2") == 302
 
 
 @pytest.mark.usefixtures("_no_attempts_yet")

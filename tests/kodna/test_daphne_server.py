@@ -11,7 +11,10 @@ import httpx
 import psutil
 import pytest
 
+from accounts import keys
 from tests.processes import HOST, ROOT, Process, clean_environment, free_port, wait_for
+
+KEY = keys.make()
 
 # An application that does what the gateway should never do.
 _APPLICATION = """
@@ -25,7 +28,7 @@ async def application(scope, receive, send):
     path = scope["path"]
     if path == "/raises-at-once":
         raise RuntimeError("at once")
-    if path == "/body":
+    if path.endswith("/body"):
         size, more = 0, True
         while more:
             message = await receive()
@@ -131,6 +134,47 @@ def test_a_body_that_is_twice_too_large(server: Server) -> None:
         except (BrokenPipeError, ConnectionResetError):
             said = said or b"HTTP/1.1 413"  # it may have hung up before we looked
     assert said.startswith(b"HTTP/1.1 413")
+
+
+def files_of(process: Process) -> list[str]:
+    """Of no name, as those for large bodies would be."""
+    links = []
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        try:
+            links.append(str(link.readlink()))
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    assert links
+    return [link for link in links if link.endswith("(deleted)")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="where one cannot see a process's files")
+@pytest.mark.parametrize("length", [b"content-length: 104000", b"transfer-encoding: chunked"])
+def test_bodies_never_touch_the_disk(server: Server, length: bytes) -> None:
+    before = files_of(server.process)
+    with socket.create_connection((HOST, server.port)) as client:
+        client.sendall(b"POST /body HTTP/1.1\r\nhost: x\r\n" + length + b"\r\n\r\n" + b"5\r\nsecret")
+        for _ in range(5):
+            time.sleep(0.04)
+            assert files_of(server.process) == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "size"),
+    [
+        ({}, 0),
+        ({"authorization": "Bearer nonsense"}, 0),
+        ({"authorization": "Bearer \xff"}, 0),
+        ({"authorization": ""}, 0),
+        ({"authorization": f"Bearer {KEY}"}, 1000),
+        ({"authorization": f"bearer  {KEY}"}, 1000),
+        ({"x-api-key": KEY}, 1000),
+        ({"authorization": "Basic x", "x-api-key": KEY}, 1000),
+    ],
+)
+def test_a_strangers_body_is_not_kept(server: Server, headers: dict[str, str], size: int) -> None:
+    known = {name: value.encode("latin-1") for name, value in headers.items()}
+    assert int(httpx.post(f"{server.url}/v1/body", content=b"x" * 1000, headers=known).text) == size
 
 
 def test_a_slow_body(server: Server) -> None:

@@ -126,6 +126,22 @@ def test_no_dotenv(tmp_path: Path) -> None:
     env.load_dotenv(tmp_path / ".env")
 
 
+# --- networks ------------------------------------------------------------------------------------------------------
+
+
+def test_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "127.0.0.1, 10.0.0.0/8,2001:db8::/32")
+    assert [str(network) for network in env.networks(NAME)] == ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]
+    assert env.networks("KODNA_TEST_NONE") == []
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "127.0.0.1:80", "10.0.0.0 10.0.0.1"])
+def test_what_is_no_network(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(NAME, f"127.0.0.1,{value}")
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}: .*{value.split('/')[0]}"):
+        env.networks(NAME)
+
+
 # --- databases -------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from kodna import serve
 from tests.conftest import MakeGateway
 from tests.gateway import Gateway, catalog, model, provider
 from tests.processes import HOST, wait_for
-from tests.upstreams import Upstream, chat_stream
+from tests.upstreams import Upstream, chat_stream, completion
 
 CHAT = "/v1/chat/completions"
 
@@ -67,6 +67,25 @@ def test_an_idle_server_ends_at_once(make_gateway: MakeGateway, server: Any) -> 
     started = time.monotonic()
     assert gateway.stop() == 0
     assert time.monotonic() - started < 3
+    assert "Traceback" not in gateway.log
+
+
+def test_workers_flush_at_their_end(make_gateway: MakeGateway) -> None:
+    with Upstream(completion()) as upstream:
+        # With this nothing is flushed between the start and the end.
+        gateway = make_gateway(
+            "postgresql", redis=True, server="uvicorn", workers=2, env={"KODNA_REFRESH_SECONDS": "600"}
+        )
+        gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
+        key = gateway.key()
+        gateway.start()
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+        with gateway.client(key) as client:
+            request_ids = {client.post(CHAT, json=body).headers["x-request-id"] for _ in range(5)}
+        assert not gateway.usage_rows()
+        gateway.stop()
+    assert {row["request_id"] for row in gateway.usage_rows()} == request_ids
+    assert not list((gateway.data_dir / "journal").iterdir()), "all of it is in the database"
     assert "Traceback" not in gateway.log
 
 

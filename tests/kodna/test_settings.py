@@ -74,6 +74,7 @@ def test_the_loopback_address(tmp_path: Path, host: str) -> None:
         ("KODNA_REGISTRATION", "perhaps"),
         ("DATABASE_URL", "oracle://x"),
         ("KODNA_BODY_TIMEOUT", "0"),
+        ("KODNA_TRUSTED_PROXIES", "127.0.0.1/8"),
     ],
 )
 def test_values_that_are_wrong(tmp_path: Path, name: str, value: str) -> None:

@@ -117,7 +117,7 @@ class Inside:
         self.limiter = Limiter()
         self.background = Background("never started", [])
         self.gateway = Gateway(self.tables, self.journal, self.limiter, pool)
-        self.application = Application(self.gateway, Status(self.tables, self.background))
+        self.application = Application(self.gateway, Status(self.tables, [self.background]))
 
     async def post(self, body: Any = None, path: str = CHAT, key: str = TEXT, **more: Any) -> Answer:
         asked = {"messages": HELLO, "model": "m"} if body is None else body

@@ -172,6 +172,27 @@ def test_what_was_loaded_stays(tables: Tables, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_data_plane(tmp_path: Path) -> None:
     found = data_plane(Tables(), Journal(tmp_path, 1000))
-    assert found.trouble == ""
-    assert threading.active_count() >= 1
-    found.stop()
+    assert [thread.trouble for thread in found] == ["", "", ""]
+    for thread in found:
+        thread.stop()
+
+
+@pytest.mark.django_db
+def test_tables_are_fresh_while_the_journal_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key is revoked while a long journal moves to a database that is slow."""
+    release, fresh = threading.Event(), threading.Event()
+    journal = Journal(tmp_path, 1000)
+    monkeypatch.setattr(journal, "flush", lambda: release.wait(10))
+    found = Tables()
+    monkeypatch.setattr(found, "refresh", fresh.set)
+    threads = data_plane(found, journal)
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            fresh.clear()
+            assert fresh.wait(2)
+    finally:
+        release.set()
+        for thread in reversed(threads):
+            thread.stop()

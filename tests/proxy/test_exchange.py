@@ -1,13 +1,17 @@
 """One request's bookkeeping: one record whatever happens, honest headers, one end on the wire."""
 
 import asyncio
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy import exchange as module
+from proxy import timer
 from proxy.exchange import new_request_id
+from proxy.relay import relay
 from proxy.upstream import Pool
 from tests.proxy.inside import HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
 from tests.upstreams import MockUpstream, Reply, chat_events, chat_stream, completion, error_reply
@@ -203,3 +207,74 @@ def test_request_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = new_request_id(), new_request_id()
     assert first < second
     assert len(first) == len("req_") + 32
+
+
+# --- what the books say ----------------------------------------------------------------------------------------------
+
+
+async def test_a_providers_own_refusal_is_an_attempt(tmp_path: Path) -> None:
+    gateway = house(tmp_path, error_reply(500, "broken"), error_reply(400, "no such tool"))
+    answer = await gateway.post()
+    assert (answer.status, answer.error["message"]) == (400, "no such tool")
+    assert [(each.provider, each.status, each.reason) for each in gateway.record.attempts] == [
+        ("first", 500, "status"),
+        ("second", 400, "refused"),
+    ]
+
+
+async def test_a_key_that_is_switched_off_leaves_a_row(tmp_path: Path) -> None:
+    off = replace(KEY, is_active=False)
+    pool = Pool(MockUpstream().transport)
+    gateway = Inside(tmp_path, snapshot(model("m", provider())), pool, (TEXT, off))
+    assert (await gateway.post()).status == 401
+    assert (gateway.record.status, gateway.record.key_id, gateway.record.outcome) == (401, KEY.id, "refused")
+
+
+async def test_a_refused_plan_uses_nothing_up(tmp_path: Path) -> None:
+    gateway = house(tmp_path)
+    assert (await gateway.post({"model": "m", "messages": HELLO, "group": "nobody"})).status == 400
+    assert gateway.limiter.headers(KEY) == []
+
+
+async def test_who_answers_is_not_said_before_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timer, "_KEEPALIVE", 0.05)
+    gateway = house(tmp_path, Reply([], status=500, wait=0.12), chat_stream("a"))
+    answer = await gateway.post(STREAM)
+    assert answer.body.startswith(b": keep-alive")
+    assert b"[DONE]" in answer.body
+    assert "x-kodna-provider" not in answer.headers
+    assert gateway.record.provider == "second"
+
+
+async def test_a_large_answer_goes_out_in_pieces(tmp_path: Path) -> None:
+    text = "x" * (2 * module.PIECE + 5)
+    gateway = house(tmp_path, completion(text))
+    answer = await gateway.post()
+    assert len(answer.pieces) == 3
+    assert answer.json["choices"][0]["message"]["content"] == text
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert gateway.record.outcome == "complete"
+
+
+async def test_a_large_answer_that_nobody_reads(tmp_path: Path) -> None:
+    """The time for the whole exchange holds here too; what the provider answered was used."""
+    gateway = house(tmp_path, completion("x" * (2 * module.PIECE)))
+    first = replace(provider("first"), total_timeout=0.1)
+    gateway.tables.catalog = snapshot(model("m", first))
+
+    async def stuck(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"authorization", f"Bearer {TEXT}".encode())]}
+    body = json.dumps({"model": "m", "messages": HELLO}).encode()
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        found = next(messages, None)
+        return found if found is not None else await asyncio.Event().wait()
+
+    await asyncio.wait_for(relay(gateway.gateway, scope, receive, stuck), 3)
+    assert (gateway.record.outcome, gateway.record.status) == ("cancelled", 499)
+    assert gateway.record.prompt_tokens == 7
+    assert gateway.limiter.active(KEY) == 0

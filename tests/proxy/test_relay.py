@@ -174,8 +174,10 @@ def test_a_client_that_leaves(house: House, stream: bool, seen: bytes, answer: R
     assert (row["status"], row["outcome"], row["error_code"]) == (499, "cancelled", "client_gone")
     assert row["streamed"] == stream
     began = stream and seen in {b"two", b"word"}
-    assert bool(row["prompt_tokens"] and row["completion_tokens"] and row["cost"]) == began
-    assert bool(row["estimated"]) == began
+    assert row["prompt_tokens"] > 0, "the provider was reading the prompt"
+    assert bool(row["completion_tokens"]) == began
+    assert row["cost"] > 0
+    assert row["estimated"]
 
 
 def test_a_client_that_leaves_gives_its_place_back(house: House) -> None:

@@ -288,3 +288,17 @@ async def test_a_busy_provider_gives_way_to_the_next(tmp_path: Path, upstream: F
         inside = Inside(tmp_path, snapshot(model("m", first, second)), pool)
         answers = await asyncio.gather(*(inside.post() for _ in range(3)))
     assert sorted(answer.headers["x-kodna-provider"] for answer in answers) == ["first", "second", "second"]
+
+
+# --- connections that were kept ---------------------------------------------------------------------------------------
+
+
+async def test_a_provider_that_has_worked_is_not_asked_twice(upstream: FakeProvider) -> None:
+    """It took its time and broke off without a byte: the request may have had its effect."""
+    async with new_pool() as pool:
+        await ask(upstream, pool)
+        upstream.answers(Reply([b""], wire=True, wait=0.35))
+        with pytest.raises(ProviderFault) as caught:
+            await ask(upstream, pool)
+        assert caught.value.reason == "broken"
+        assert len(upstream.requests) == 2

@@ -338,7 +338,7 @@ class Crowd:
         while not self._over.is_set():
             try:
                 with self._gateway.client(self._key) as client:
-                    for _ in range(20):
+                    while not self._over.is_set():
                         answer = client.post(CHAT, json=body)
                         if answer.status_code == 200 and (not body["stream"] or answer.text.endswith("[DONE]\n\n")):
                             self.complete.add(answer.headers["x-request-id"])

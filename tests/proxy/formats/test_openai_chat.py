@@ -156,7 +156,8 @@ def test_one_of_several_choices_that_is_finished_does_not_finish_the_stream() ->
     first = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     second = event({"choices": [{"index": 1, "delta": {"content": "a"}}]})
     assert not relayed(second, first, second)[1].complete
-    assert relayed(second, first, second, first)[1].complete
+    assert not relayed(second, first)[1].complete
+    assert relayed(second, first, second, event({"choices": [{"index": 1, "finish_reason": "stop"}]}))[1].complete
     assert relayed(first, event({"choices": [{"delta": {"content": ""}}], "usage": USAGE}))[1].complete
 
 
@@ -557,3 +558,34 @@ def test_an_error_body_has_all_four_fields() -> None:
         "param": None,
         "code": "c",
     }
+
+
+# --- several choices --------------------------------------------------------------------------------------------------
+
+
+def _delta(index: int, finish: str | None = None, **said: object) -> bytes:
+    choice = {"index": index, "delta": said, "finish_reason": finish}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+CALL = {"index": 0, "function": {"arguments": "{"}}
+
+
+@pytest.mark.parametrize(
+    ("events", "finished"),
+    [
+        ([_delta(0, content="a"), _delta(0, "stop")], True),
+        ([_delta(0, content="a"), _delta(1, content="b"), _delta(0, "stop")], False),
+        ([_delta(0, content="a"), _delta(1, content="b"), _delta(0, "stop"), _delta(1, "stop")], True),
+        ([_delta(0, content="a"), _delta(0, "stop"), _delta(1, content="b")], False),
+        ([_delta(0, content="a"), _delta(0, "stop"), _delta(1, tool_calls=[CALL])], False),
+        ([_delta(0, content="a"), _delta(0, "stop"), _delta(0)], True),
+        ([_delta(0, "stop", content="all at once")], True),
+    ],
+)
+def test_the_end_of_each_choice(events: list[bytes], finished: bool) -> None:
+    stream = ChatStream("m", hold_usage=True, pricer=lambda _: {})
+    for piece in events:
+        stream.feed(piece)
+    stream.close()
+    assert stream.complete == finished

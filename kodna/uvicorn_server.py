@@ -1,0 +1,119 @@
+"""uvicorn with bounded request heads: how many bytes, and how long they may take. `kodna.serve` names what is in here.
+
+uvicorn itself bounds neither. Bodies are the application's: see `proxy.ingress.read_body`.
+"""
+
+import asyncio
+from typing import Any
+
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from kodna.asgi import application  # it sets Django up, which the imports below need
+from proxy import errors, ingress, replies
+from proxy.exchange import new_request_id
+
+__all__ = ["Protocol", "application"]
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class HeadTooLarge(errors.Refusal):
+    status = 431
+    code = "headers_too_large"
+    hangs_up = True
+
+
+class Protocol(HttpToolsProtocol):
+    """Counts what came since the parser last gave something whole: a head that grows, or a chunk's or a body's trailer.
+
+    The parser keeps these to itself until they end, so their size is known from outside only.
+    """
+
+    _pending = 0
+    _begun = False  # a head has, and is not whole
+    _in_body = False
+    _refused = False
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._pending += len(data)
+        super().data_received(data)
+        if self._pending > MAX_HEAD_BYTES:
+            self._refuse(_too_large())
+        elif self._pending and not self._in_body:
+            self._await_head()  # an empty line already ends uvicorn's own wait for a next request
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begun = True
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._rest()
+        self._pending, self._begun, self._in_body = 0, False, True
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse(_too_large())  # all of it came in one piece
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._pending = 0
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._pending, self._in_body = 0, False
+        if not self._refused:
+            super().on_message_complete()
+
+    def _await_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(settings.BODY_TIMEOUT, self._too_slow)
+
+    def _rest(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self._is_answering():
+            self._await_head()  # the head of a next request; this answer comes first
+        elif self._begun:
+            self._refuse(ingress.too_slow())
+        else:
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, refusal: errors.Refusal) -> None:
+        """Answer in the application's place and hang up; in the middle of an answer, hang up only."""
+        self._refused = True
+        if self.transport.is_closing():
+            return
+        if not self._is_answering():
+            body = replies.error_body(refusal)
+            headers = [
+                *replies.error_headers(refusal),
+                (b"x-request-id", new_request_id().encode()),
+                (b"content-length", b"%d" % len(body)),
+            ]
+            lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
+            self.transport.write(b"HTTP/1.1 %d Refused\r\n%s\r\n%s" % (refusal.status, lines, body))
+        self.transport.close()
+
+
+def _too_large() -> errors.Refusal:
+    return HeadTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} kB.", retry=False)
