@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import daphne.server
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -37,24 +38,28 @@ class Request(WebRequest):
         super().__init__(*args, **kwargs)
         self._opened = time.monotonic()
         self._received = 0
-        self._is_kept = True
+        self._most = 0  # bytes of the body that are kept
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  # Twisted's name
         """The headers are whole. Twisted's own would keep a large body in a file: prompts never touch the disk."""
         self.content = io.BytesIO()
-        self._is_kept = not self._is_a_strangers()
+        self._most = self._worth_keeping()
 
-    def _is_a_strangers(self) -> bool:
-        """Whether the application will refuse it for its key, unread: then its body need not be kept until it does."""
+    def _worth_keeping(self) -> int:
+        """As much as the application would read: of a request that it refuses for its key, nothing."""
         channel: Any = self.channel
-        if settings.ALLOW_NO_AUTH or not channel._path.startswith(b"/v1/"):  # noqa: SLF001  # no public name yet
-            return False
+        path = unquote(channel._path.decode("latin-1"))  # noqa: SLF001  # no public name yet
+        if not path.startswith(("/v1/", "/demo/")):
+            return min(settings.MAX_BODY_BYTES, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)  # Django's pages
+        if settings.ALLOW_NO_AUTH or path.startswith("/demo/"):
+            return int(settings.MAX_BODY_BYTES)
         sent = [
             *self.requestHeaders.getRawHeaders(b"authorization", ()),
             *self.requestHeaders.getRawHeaders(b"x-api-key", ()),
         ]
         words = [value.split()[-1:] for value in sent]
-        return not any(keys.well_formed(word.decode("latin-1")) for last in words for word in last)
+        has_key = any(keys.well_formed(word.decode("latin-1")) for last in words for word in last)
+        return settings.MAX_BODY_BYTES if has_key else 0
 
     def process(self) -> Any:
         self.requestHeaders.removeHeader(b"daphne-root-path")  # Daphne would let any client move the site's root
@@ -75,11 +80,10 @@ class Request(WebRequest):
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         self._received += len(data)
-        most = settings.MAX_BODY_BYTES
-        if self._received <= most + len(data):
-            if self._is_kept:
-                super().handleContentChunk(data)
-        elif self._received > 2 * most:  # what is between is read and thrown away, so that the client sees the answer
+        if self._received <= self._most + len(data) and self._most:
+            super().handleContentChunk(data)
+        elif self._received > 2 * settings.MAX_BODY_BYTES:
+            # What is between is read and thrown away, so that the client sees the answer.
             self._hang_up(ingress.too_large())
 
     def check_timeouts(self) -> None:

@@ -18,12 +18,6 @@ __all__ = ["Protocol", "application"]
 MAX_HEAD_BYTES = 64 * 1024
 
 
-class HeadTooLarge(errors.Refusal):
-    status = 431
-    code = "headers_too_large"
-    hangs_up = True
-
-
 class Protocol(HttpToolsProtocol):
     """Counts what came since the parser last gave something whole: a head that grows, or a chunk's or a body's trailer.
 
@@ -116,4 +110,4 @@ class Protocol(HttpToolsProtocol):
 
 
 def _too_large() -> errors.Refusal:
-    return HeadTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} kB.", retry=False)
+    return errors.HeadTooLarge(f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} kB.", retry=False)

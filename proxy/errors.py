@@ -69,6 +69,10 @@ class TooLarge(Refusal):
     hangs_up = True
 
 
+class HeadTooLarge(Refusal):
+    status, code, hangs_up = 431, "headers_too_large", True
+
+
 class RateLimited(Refusal):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 

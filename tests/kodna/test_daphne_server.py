@@ -177,6 +177,20 @@ def test_a_strangers_body_is_not_kept(server: Server, headers: dict[str, str], s
     assert int(httpx.post(f"{server.url}/v1/body", content=b"x" * 1000, headers=known).text) == size
 
 
+@pytest.mark.parametrize(
+    ("path", "size"), [("/v1/body", 0), ("/%76%31/body", 0), ("/demo/body", 1000), ("/body", 1000)]
+)
+def test_whose_bodies_need_no_key(server: Server, path: str, size: int) -> None:
+    with socket.create_connection((HOST, server.port)) as client:
+        client.settimeout(4)
+        start = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\nconnection: close\r\n\r\n"
+        client.sendall(start.encode() + b"x" * 1000)
+        said = b""
+        while piece := client.recv(65536):
+            said += piece
+    assert said.endswith(b"\r\n\r\n%d" % size)
+
+
 def test_a_slow_body(server: Server) -> None:
     with socket.create_connection((HOST, server.port)) as client:
         client.settimeout(4)

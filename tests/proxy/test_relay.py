@@ -388,7 +388,7 @@ def test_comments_while_the_provider_thinks(house: House) -> None:
     house.first.answers(chat_stream(wait=2.5 * KEEPALIVE))
     answer = house.post("patient", stream=True)
     assert answer.text.startswith(": keep-alive\n\n")
-    assert answer.text.count(": keep-alive\n\n") == 2
+    assert 2 <= answer.text.count(": keep-alive\n\n") <= 4  # the provider may be later than it was told
     assert house.row(answer)["outcome"] == "complete"
 
 

@@ -158,7 +158,7 @@ async def test_tls_to_a_provider_without_it(upstream: FakeProvider) -> None:
 )
 async def test_faults(upstream: FakeProvider, reply: Reply, reason: str) -> None:
     upstream.answers(reply)
-    assert (await fault(upstream, first_byte_timeout=0.1, idle_timeout=0.1)).reason == reason
+    assert (await fault(upstream, first_byte_timeout=0.3, idle_timeout=0.3)).reason == reason
 
 
 async def test_a_connection_that_takes_too_long() -> None:
