@@ -15,8 +15,8 @@ help:
 	@echo 'make bench    this gateway beside its peers'
 
 .venv/run: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Kodna needs Python 3.11 or newer: make PYTHON=python3.12 …' >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Kodna needs Python 3.11 or newer: make run PYTHON=python3.12' >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo 'Installing the locked dependencies into .venv …'
 	@$(PIP) -r requirements.txt
 	@touch $@
@@ -39,8 +39,8 @@ beat: .venv/run
 	@exec $(BIN)/celery --app kodna.celery beat --loglevel WARNING
 
 test: .venv/dev
-	$(BIN)/python -m pytest
-	KODNA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m database --ignore=tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	KODNA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -n 2 --dist loadfile -m database --ignore=tests/browser
 
 check: .venv/dev
 	$(BIN)/ruff check

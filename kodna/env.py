@@ -58,6 +58,13 @@ def number(name: str, default: float, *, least: float = 0) -> float:
     return parsed
 
 
+def port(name: str, default: int) -> int:
+    value = number(name, default, least=1)
+    if value > 65535 or value != int(value):
+        raise ImproperlyConfigured(f"{name}={value:g}: expected a whole number up to 65535")
+    return int(value)
+
+
 def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]
 

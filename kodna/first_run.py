@@ -3,6 +3,7 @@
 Everything is done only where it is missing, so that a second start changes nothing.
 """
 
+import fcntl
 import secrets
 import stat
 from pathlib import Path
@@ -20,10 +21,17 @@ from models_catalog.models import Provider
 OPERATOR = "admin"
 DEMO = "kodna-demo"  # the provider of the demonstration
 PYTHON = ".venv/bin/python"
+OPEN = "Open     requests without a key are answered: KODNA_ALLOW_NO_AUTH is on\n"
 
 
 def prepare() -> str:
     """Returns the lines to print once the server answers: with the secrets where they were made just now."""
+    with (settings.DATA_DIR / "first_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two starts at once: the second waits, and finds everything made
+        return _prepare()
+
+
+def _prepare() -> str:
     call_command("migrate", verbosity=0, interactive=False)
     _close_to_others(settings.DATABASES["default"])
     _fill_catalog()
@@ -35,7 +43,8 @@ def prepare() -> str:
     return (
         f"\nDocs     {base}/\n"
         f"Admin    {base}/admin/  user {OPERATOR}  {shown}\n"
-        f"API key  {made}\n\n"
+        f"API key  {made}\n"
+        f"{OPEN if settings.ALLOW_NO_AUTH else ''}\n"
         f'curl -N {base}/v1/chat/completions -H "Authorization: Bearer {key or "$KODNA_API_KEY"}" '
         f"-H 'Content-Type: application/json' "
         f'-d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\'\n\n'

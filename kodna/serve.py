@@ -20,6 +20,8 @@ from typing import Any
 import django
 import uvloop
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
 
 BACKLOG = 4096
 
@@ -32,7 +34,11 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kodna.settings")
     if arguments[0] == "run":
         os.environ.setdefault("KODNA_DEMO", "on")
-    django.setup()
+    try:
+        django.setup()
+    except ImproperlyConfigured as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     if taken := _why_taken(settings.HOST, settings.PORT):  # before `run` makes secrets that nobody would be shown
         sys.stderr.write(f"Cannot listen on {settings.HOST}:{settings.PORT}: {taken}\n")
         sys.stderr.write("Another HOST or PORT can be set in the environment.\n")
@@ -43,7 +49,11 @@ def main(arguments: list[str]) -> int:
 def run() -> int:
     from kodna import first_run
 
-    report = first_run.prepare()
+    try:
+        report = first_run.prepare()
+    except OperationalError as error:
+        sys.stderr.write(f"The database cannot be used: {str(error).splitlines()[0]}\n")
+        return 1
     threading.Thread(target=_announce, args=[report], daemon=True).start()
     return daphne()
 

@@ -16,7 +16,10 @@ env.load_dotenv(Path.cwd() / ".env")
 
 VERSION = __version__
 DATA_DIR = Path(os.environ.get("KODNA_DATA_DIR", "./var")).resolve()
-DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+try:
+    DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+except OSError as error:
+    raise ImproperlyConfigured(f"KODNA_DATA_DIR={str(DATA_DIR)!r}: {error.strerror}") from None
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
 SECRET_KEY = env.secret("KODNA_SECRET_KEY", DATA_DIR / "secret_key")
@@ -33,7 +36,7 @@ KEY_PEPPER = _derive("api-keys")  # API keys are stored as HMAC-SHA256 with this
 # --- network ---------------------------------------------------------------------------------------------------------
 DEBUG = env.flag("KODNA_DEBUG", False)
 HOST = os.environ.get("HOST", "127.0.0.1")
-PORT = int(env.number("PORT", 8000))
+PORT = env.port("PORT", 8000)
 ALLOWED_HOSTS = env.words("KODNA_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CORS_ORIGINS = env.words("KODNA_CORS_ORIGINS", "*")
 TRUSTED_PROXIES = env.networks("KODNA_TRUSTED_PROXIES")
@@ -172,7 +175,10 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {"line": {"()": "django.utils.log.CallbackFilter", "callback": _without_traceback}},
-    "loggers": {"django.security.DisallowedHost": {"filters": ["line"]}},
+    "loggers": {
+        "django.security.DisallowedHost": {"filters": ["line"]},
+        "django.request": {"level": "ERROR"},  # not a line for each page that somebody guessed
+    },
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("KODNA_LOG_LEVEL", "WARNING")},

@@ -45,13 +45,12 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._pending > MAX_HEAD_BYTES:
             self._refuse(_too_large())
-        elif self._pending and not self._in_body:
+        elif (self._pending or self._begun) and not self._in_body:
             self._await_head()  # an empty line already ends uvicorn's own wait for a next request
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._begun = True
-        self._await_head()
 
     def on_headers_complete(self) -> None:
         self._rest()

@@ -70,7 +70,7 @@ class Listing:
     example: Example
     default_model: str
     model_count: int
-    any_offline: bool
+    live_count: int
     any_enforced: bool
 
 
@@ -168,7 +168,7 @@ def listing(version: int) -> Listing:
         example=_example(example),
         default_model=catalog.default_model,
         model_count=len(catalog.models),
-        any_offline=any(not model.routes for model in catalog.models.values()),
+        live_count=sum(bool(model.routes) for model in catalog.models.values()),
         any_enforced=any(model.enforce for model in catalog.models.values()),
     )
 

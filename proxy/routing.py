@@ -87,7 +87,7 @@ def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> lis
         )
     if not attempts:
         raise errors.Unavailable(
-            f"The model {target.model.id!r} has no provider at the moment. It comes back by itself.", retry_after=30
+            f"No provider can answer for the model {target.model.id!r} at the moment.", retry_after=30
         )
     return attempts
 

@@ -6,6 +6,7 @@ of their own run on either, as their tests ask.
 """
 
 import contextlib
+import functools
 import inspect
 import os
 import shutil
@@ -269,19 +270,30 @@ def shared_catalog(tiny: TinyModel, recorder: Upstream) -> dict[str, object]:
     )
 
 
-@pytest.fixture(scope="session", params=["daphne", "uvicorn"])
-def _shared(
-    request: pytest.FixtureRequest, _new_gateway: MakeGateway, tiny_model: TinyModel, _recorder: Upstream
-) -> Iterator[tuple[Gateway, str]]:
+@pytest.fixture(scope="session")
+def _start_shared(
+    _new_gateway: MakeGateway, tiny_model: TinyModel, _recorder: Upstream
+) -> Iterator[Callable[[str], tuple[Gateway, str]]]:
+    """Each of the two runs from the first test that asks for it to the end of the session, whatever comes between."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def start(server: str) -> tuple[Gateway, str]:
+            if server == "daphne":
+                gateway = _new_gateway("sqlite")
+            else:
+                gateway = _new_gateway("postgresql", redis=True, server="uvicorn", workers=2)
+            gateway.load_catalog(shared_catalog(tiny_model, _recorder))
+            key = gateway.key(name="shared")
+            return stack.enter_context(gateway), key
+
+        yield start
+
+
+@pytest.fixture(params=["daphne", "uvicorn"])
+def _shared(request: pytest.FixtureRequest, _start_shared: Callable[[str], tuple[Gateway, str]]) -> tuple[Gateway, str]:
     """Daphne on SQLite, as `make run` has it; uvicorn with two workers on PostgreSQL and Redis, as for production."""
-    if request.param == "daphne":
-        gateway = _new_gateway("sqlite")
-    else:
-        gateway = _new_gateway("postgresql", redis=True, server="uvicorn", workers=2)
-    gateway.load_catalog(shared_catalog(tiny_model, _recorder))
-    key = gateway.key(name="shared")
-    with gateway:
-        yield gateway, key
+    return _start_shared(request.param)
 
 
 @pytest.fixture

@@ -169,3 +169,17 @@ def test_sqlite(url: str, name: str) -> None:
 def test_another_database() -> None:
     with pytest.raises(ImproperlyConfigured, match="unknown scheme 'mysql'"):
         env.database("mysql://x/y")
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "99999", "80.5", "-1", "nan"])
+def test_a_port_is_a_port(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("PORT", value)
+    with pytest.raises(ImproperlyConfigured, match="PORT="):
+        env.port("PORT", 8000)
+
+
+def test_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "8555")
+    assert env.port("PORT", 8000) == 8555
+    monkeypatch.delenv("PORT")
+    assert env.port("PORT", 8000) == 8000
