@@ -27,23 +27,24 @@ logger = logging.getLogger(__name__)
 
 MAX_UNSENT = 1024 * 1024  # bytes that wait for a slow reader, per connection
 _POLL_SECONDS = 0.02
+_SMALL_BODY = 64 * 1024  # bytes that anybody may send
 
 
 class Request(WebRequest):
     """A request whose body is bounded while it arrives. The application refuses it: it sees one byte too many."""
 
-    _parsePOSTFormSubmission = False  # noqa: N815  # Twisted's name: Django reads forms itself
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._opened = time.monotonic()
+        self._parsePOSTFormSubmission = False  # Django reads forms itself; Twisted parses each content type for it
         self._received = 0
         self._most = 0  # bytes of the body that are kept
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  # Twisted's name
         """The headers are whole. Twisted's own would keep a large body in a file: prompts never touch the disk."""
         self.content = io.BytesIO()
-        self._most = self._worth_keeping()
+        small = length is not None and length <= _SMALL_BODY
+        self._most = _SMALL_BODY if small else self._worth_keeping()
 
     def _worth_keeping(self) -> int:
         """As much as the application would read: of a request that it refuses for its key, nothing."""
