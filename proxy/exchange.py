@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 import random
 import time
 from contextlib import suppress
@@ -26,8 +25,6 @@ from proxy.timer import Timer
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
 from proxy.usage import Journal, Record
-
-logger = logging.getLogger(__name__)
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 CLIENT_GONE = 499  # nginx's status for a client that left
@@ -192,8 +189,7 @@ class Exchange:
         if self._finished:
             return
         with suppress(ClientGone):
-            if not self.started:  # who will answer is not known yet
-                await self._start(200, replies.STREAM_HEADERS, routed=False)
+            await self._start_stream(routed=False)  # who will answer is not known yet
             await self.send_piece(KEEPALIVE)
 
     async def refuse(self, refusal: Refusal) -> None:
@@ -242,9 +238,9 @@ class Exchange:
 
     # --- the wire ----------------------------------------------------------------------------------------------------
 
-    async def _start_stream(self) -> None:
+    async def _start_stream(self, *, routed: bool = True) -> None:
         if not self.started:
-            await self._start(200, replies.STREAM_HEADERS)
+            await self._start(200, replies.STREAM_HEADERS, routed=routed)
 
     async def _start(self, status: int, headers: replies.Headers, *, routed: bool = True) -> None:
         self.started = True

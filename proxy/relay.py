@@ -1,6 +1,7 @@
 """The way of one request, top to bottom: from the client's bytes to the answer and its record.
 
-    key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → limits (429) → routes (400, 503)
+    key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → routes (400, 403, 503) → limits (429)
+    → context window (400)
     → providers, one after another, until one gives a first good event or a whole answer (502, 504, 429)
     → deliver → record
 

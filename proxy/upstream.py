@@ -132,7 +132,7 @@ class _Answer:
 
 
 class Seam:
-    """Any httpx transport as an engine: `httpx.MockTransport`, or a proxy of an operator's own."""
+    """Any httpx transport as an engine: `httpx.MockTransport`, say."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -140,9 +140,6 @@ class Seam:
     async def ask(self, call: Call, body: bytes) -> Source:
         request = httpx.Request("POST", call.url, headers=call.headers, content=body)
         return _Response(await self._transport.handle_async_request(request))
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
 
 
 class _Response:
