@@ -23,7 +23,6 @@ from models_catalog.catalog_yaml import Flow, FlowList, Invalid
 __all__ = ["Invalid", "as_data", "builtin_data", "export", "load", "load_builtin", "load_demo", "lock", "over_current"]
 
 _HERE = Path(__file__).parent
-_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
 _FILE_KEYS = {"is_active": "enabled", "discovers": "discover"} | {
     key.column: f"timeout.{name}" for name, key in schema.TIMEOUT.items()
 }
@@ -91,7 +90,7 @@ def _provider_data(row: rows.Provider) -> dict[str, Any]:
         data["api_key"] = row.api_key
     if timeout := _said(row, schema.TIMEOUT):
         data["timeout"] = Flow(timeout)
-    headers = {name: text for name, text in row.headers.items() if not _SECRET_HEADER.search(name)}
+    headers = {name: text for name, text in row.headers.items() if not rows.SECRET_HEADER.search(name)}
     data["headers"] = dict(sorted(headers.items())) or None  # PostgreSQL keeps no order of its own
     return {key: value for key, value in _in_order(data, schema.PROVIDER).items() if value is not None}
 
@@ -213,7 +212,7 @@ class _Loading:
             columns["api_key"] = entry.api_key
         found = rows.Provider.objects.filter(slug=slug).first()
         if found is not None:
-            secret = {name: text for name, text in found.headers.items() if _SECRET_HEADER.search(name)}
+            secret = {name: text for name, text in found.headers.items() if rows.SECRET_HEADER.search(name)}
             columns["headers"] = {**secret, **columns["headers"]}
         self.row(rows.Provider.objects, slug, f"providers.{slug}", columns, found)
 

@@ -13,10 +13,9 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from models_catalog.models import HEADER_NAME, Alias, Catalog, Model, Provider, validate_id
+from models_catalog.models import HEADER_NAME, SECRET_HEADER, Alias, Catalog, Model, Provider, validate_id
 
 MASK = "(stored)"  # stands for a header value that is not shown; sent back, it keeps what is stored
-_SECRET = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
 
 
 class NamesField(forms.CharField):
@@ -41,7 +40,7 @@ class HeadersField(forms.CharField):
 
     @staticmethod
     def masked(headers: dict[str, str]) -> dict[str, str]:
-        return {name: MASK if _SECRET.search(name) else text for name, text in headers.items()}
+        return {name: MASK if SECRET_HEADER.search(name) else text for name, text in headers.items()}
 
     def prepare_value(self, value: Any) -> Any:
         if not isinstance(value, dict):

@@ -15,6 +15,8 @@ validate_id = RegexValidator(r"^[^\s\x00-\x1f\x7f]+\Z", "No spaces or control ch
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")  # ${NAME}, ${NAME:-default}
 positive = MinValueValidator(0.001)
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.1
+# Names of headers whose values are neither shown nor exported.
+SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
 
 
 def validate_names(value: object) -> None:
