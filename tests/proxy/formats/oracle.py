@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from proxy.formats.openai_chat import Usage
+from proxy.formats.canonical import Usage
 
 # USD per million tokens
 INPUT, CACHED, OUTPUT = Decimal(1), Decimal("0.5"), Decimal(2)
@@ -82,7 +82,9 @@ def tokens(usage: Mapping[str, Any] | None) -> Usage | None:
     names = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
     cached = in_.get("cached_tokens") or next((usage[name] for name in names if usage.get(name)), 0)
     written = in_.get("cache_write_tokens") or usage.get("cache_creation_input_tokens") or 0
-    return Usage(prompt, completion, cached, written, out.get("reasoning_tokens") or 0) if prompt + completion else None
+    usage = Usage(prompt, completion, cached, written, out.get("reasoning_tokens") or 0)
+    usage.audio_in, usage.audio_out = in_.get("audio_tokens") or 0, out.get("audio_tokens") or 0
+    return usage if prompt + completion else None
 
 
 def cost(usage: Usage) -> Decimal:

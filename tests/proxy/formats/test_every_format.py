@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models_catalog.pricing import Price
-from proxy.formats.openai_chat import ChatStream
+from proxy.formats.openai_chat.byte_relay import ChatStream
 from proxy.meter import pricer
 from tests.proxy.formats import oracle
 from tests.recordings import Exchange, files, name, read

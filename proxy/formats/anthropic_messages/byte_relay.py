@@ -1,0 +1,474 @@
+"""Anthropic's Messages on their way to a client that speaks them too, byte for byte; and what both ways need of them.
+
+The permitted edits: the model in `message_start` becomes the catalog's ID, and the usage in `message_delta` gains the
+price. Here too: events, counted tokens and errors as the wire has them. Called by `anthropic_messages`.
+Events: https://platform.claude.com/docs/en/build-with-claude/streaming. Errors: https://platform.claude.com/docs/en/api/errors
+"""
+
+import json
+from io import StringIO
+from typing import Any, TypeVar
+
+import msgspec
+
+from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
+from proxy.formats.canonical import Usage
+from proxy.formats.splice import Malformed, Members, append
+from proxy.formats.sse import Frame, Splitter, event
+
+NAME = "anthropic_messages"
+_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_BOM = b"\xef\xbb\xbf"
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+class Delta(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    citation: dict[str, Any] | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    provider: str | None = None  # OpenRouter says who answers
+
+
+class Sent(msgspec.Struct, gc=False):
+    """One event of a stream."""
+
+    type: str = ""
+    index: int = 0
+    delta: Delta | None = None
+    content_block: dict[str, Any] | None = None
+    message: Message | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_read = msgspec.json.Decoder(Sent).decode
+
+
+def read_event(frame: Frame) -> Sent | None:
+    """None where it is no JSON object. What has another type than Anthropic's is left out."""
+    try:
+        sent = _read(frame.data)
+    except _UNREADABLE:
+        found = _lax(frame.data)
+        if not isinstance(found, dict):
+            return None
+        sent = _kept(found)
+    if not sent.type:
+        sent.type = "error" if sent.error else frame.name.decode("latin-1")
+    return sent
+
+
+def _kept(found: dict[str, Any]) -> Sent:
+    sent = Sent(error=found.get("error"))
+    for name, kind in (("type", str), ("index", int), ("content_block", dict), ("usage", dict)):
+        if isinstance(found.get(name), kind):
+            setattr(sent, name, mended(found[name]))
+    sent.delta = _members(found.get("delta"), Delta)
+    sent.message = _members(found.get("message"), Message)
+    return sent
+
+
+_DICTS = frozenset({"citation", "usage"})
+_HALVES = frozenset({"partial_json", "text", "thinking"})
+_Struct = TypeVar("_Struct", Delta, Message)
+
+
+def _members(found: Any, kind: type[_Struct]) -> _Struct | None:
+    """The deltas' texts stay halves where they are: the reader puts them together."""
+    if not isinstance(found, dict):
+        return None
+    names = [name for name in kind.__struct_fields__ if isinstance(found.get(name), dict if name in _DICTS else str)]
+    return kind(**{name: found[name] if name in _HALVES else mended(found[name]) for name in names})
+
+
+def value(text: bytes) -> Any:
+    """JSON as msgspec or, for half surrogate pairs and NaN, Python's own reader takes it; None where neither does."""
+    try:
+        return msgspec.json.decode(text)
+    except _UNREADABLE:
+        return mended(_lax(text))
+
+
+def _lax(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def mended(found: Any) -> Any:
+    """Without halves of surrogate pairs: two that meet are one character, others cannot be written."""
+    if isinstance(found, str):
+        return found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(found, dict):
+        return {mended(name): mended(said) for name, said in found.items()}
+    return [mended(said) for said in found] if isinstance(found, list) else found
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def read_usage(found: Any) -> Usage | None:
+    """Anthropic's `input_tokens` do not hold what was read from the cache or written to it: here they are added.
+
+    None where nothing is counted. https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+    """
+    if not isinstance(found, dict):
+        return None
+    cached, written = _count(found.get("cache_read_input_tokens")), _count(found.get("cache_creation_input_tokens"))
+    if not written and isinstance(by_lifetime := found.get("cache_creation"), dict):
+        written = sum(map(_count, by_lifetime.values()))
+    details = found.get("output_tokens_details")
+    usage = Usage(
+        prompt=_count(found.get("input_tokens")) + cached + written,
+        completion=_count(found.get("output_tokens")),
+        cached=cached,
+        written=written,
+        reasoning=_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0,
+    )
+    return usage if usage.prompt or usage.completion else None
+
+
+def billed(found: Any) -> Usage | None:
+    """With what was used to compact the context, which only `iterations` count.
+
+    https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage
+    """
+    usage = read_usage(found)
+    if usage is None or not isinstance(iterations := found.get("iterations"), list):
+        return usage
+    for iteration in iterations:
+        if isinstance(iteration, dict) and iteration.get("type") == "compaction":
+            more = read_usage(iteration) or Usage()
+            usage.prompt += more.prompt
+            usage.completion += more.completion
+            usage.cached += more.cached
+            usage.written += more.written
+    return usage
+
+
+def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Usage seen so far: counts are totals, so later ones stand; what is null or left out stands as it was."""
+    said = {name: count for name, count in now.items() if count is not None}
+    if not any(_count(said.get(name)) for name in _INPUTS):  # some count the prompt at the start only, and 0 later
+        said = {name: count for name, count in said.items() if name not in _INPUTS}
+    return {**before, **said}
+
+
+_INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
+
+
+def _count(count: Any) -> int:
+    if type(count) is int:
+        return count if 0 < count <= _MOST else 0
+    return int(count) if type(count) is float and 0 < count <= _MOST else 0
+
+
+def priced(text: bytes, gains: dict[str, bytes]) -> bytes:
+    """A `usage` object with the price added, in place of what the provider may have put under the same names."""
+    members = Members(text)
+    if not members:
+        return members.edit({}, add=gains)
+    if members.keys().isdisjoint(gains):
+        return append(text, gains)
+    known = {name: gain for name, gain in gains.items() if name in members}
+    return members.edit(known, add={name: gain for name, gain in gains.items() if name not in members})
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_STATUSES = {name: status for status, name in TYPES.items()} | {"api_error": 500}
+_CODES = {
+    "authentication_error": "invalid_api_key",
+    "billing_error": "insufficient_quota",
+    "rate_limit_error": "rate_limit_exceeded",
+    "request_too_large": "request_too_large",
+}
+
+
+def _error_value(error: Error) -> dict[str, Any]:
+    kind = TYPES.get(error.status) or ("invalid_request_error" if 400 <= error.status < 500 else "api_error")
+    message = error.message
+    if error.param and error.param not in message:
+        message = f"{error.param}: {message}"
+    found = {"type": "error", "error": {"type": kind, "message": message}}
+    return {**found, "request_id": error.request_id} if error.request_id else found
+
+
+def error_body(error: Error) -> bytes:
+    return msgspec.json.encode(_error_value(error))
+
+
+def error_event(error: Error) -> bytes:
+    return event("error", error_body(error))
+
+
+def read_error(body: bytes) -> dict[str, Any]:
+    """`{"type": "error", "error": {"type", "message"}}`, and what servers that speak Messages nearly send instead."""
+    found = _one(value(body.removeprefix(_BOM)))
+    if not isinstance(found, dict):
+        return {}
+    error = _one(found.get("error") or found.get("errors") or found)
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        return {}
+    message = error.get("message") or error.get("detail") or found.get("message")
+    if message is not None and not isinstance(message, str):
+        message = json.dumps(message, ensure_ascii=False)
+    if not message and error is found and found.get("type") != "error":
+        return {}
+    kind = error.get("type") if error.get("type") != "error" else None
+    named = {"message": message, "type": kind, "param": error.get("param"), "code": error.get("code")}
+    if named["code"] is None and isinstance(kind, str):
+        named["code"] = _code(kind, message or "")
+    if (status := _STATUSES.get(kind) if isinstance(kind, str) else None) is not None:
+        named["status"] = status
+    return {name: said for name, said in named.items() if said is not None}
+
+
+def _code(kind: str, message: str) -> str | None:
+    """OpenAI's word for it: its clients act on some."""
+    if kind == "not_found_error" and message.startswith("model:"):
+        return "model_not_found"
+    if kind == "invalid_request_error" and message.startswith("prompt is too long"):
+        return "context_length_exceeded"
+    return _CODES.get(kind)
+
+
+def _one(found: Any) -> Any:
+    return found[0] if isinstance(found, list) and found else found
+
+
+# --- the same format, plain ------------------------------------------------------------------------------------------
+
+
+def refuse_other(found: Any, body: bytes) -> None:
+    """Raises `NotAnAnswer` for a 200 that is no message."""
+    if isinstance(found, dict) and isinstance(found.get("content"), list) and not found.get("error"):
+        return
+    error = read_error(body)
+    if error.get("message"):
+        raise NotAnAnswer("an error in a 200", error)
+    if not isinstance(found, dict):
+        raise NotAnAnswer("its answer is not a JSON object")
+    raise NotAnAnswer("its answer has no content")
+
+
+def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
+    body = body.removeprefix(_BOM)
+    found = value(body)
+    refuse_other(found, body)
+    usage = billed(found.get("usage"))
+    text = _said(found["content"]) if usage is None else ""
+    try:
+        members = Members(body)
+        edits = {"model": msgspec.json.encode(model)} if "model" in members else {}
+        if usage is not None:
+            edits["usage"] = priced(members["usage"], pricer(usage))
+        return Relayed(members.edit(edits), usage, text)
+    except Malformed:  # a name stands twice, or only Python's reader takes it: it goes to the client as it is
+        return Relayed(body, usage, text)
+
+
+def _said(content: list[Any]) -> str:
+    text = StringIO()
+    for block in content:
+        if isinstance(block, dict):
+            _write_strings(text, block.get("text"), block.get("thinking"), block.get("name"))
+            if isinstance(block.get("input"), dict):
+                text.write(json.dumps(block["input"], ensure_ascii=False))
+    return text.getvalue()
+
+
+def _write_strings(text: StringIO, *found: Any) -> None:
+    for each in found:
+        if isinstance(each, str):
+            text.write(each)
+
+
+# --- the same format, streamed ---------------------------------------------------------------------------------------
+
+
+class MessagesStream:
+    """A `base.Stream`. What opens it (`message_start`, pings) is no event yet: another route could still answer.
+
+    It is over with `message_stop`, since clients wait for the end of the body; OpenRouter has a `[DONE]` behind that.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_done",
+        "_model_json",
+        "_pricer",
+        "_ragged",
+        "_splitter",
+        "_text",
+        "_trails",
+        "_usage",
+        "broken",
+        "error",
+        "events",
+        "finished",
+        "usage",
+    )
+
+    def __init__(self, model: str, pricer: Pricer) -> None:
+        self._model_json = msgspec.json.encode(model)
+        self._pricer = pricer
+        self._splitter = Splitter()
+        self._text = StringIO()
+        self._usage: dict[str, Any] = {}
+        self._done = False
+        self._trails = False  # more comes behind `message_stop`
+        self._closed = False
+        self._ragged = False  # the last bytes are no whole event
+        self.events = 0
+        self.finished = False
+        self.usage: Usage | None = None
+        self.error: dict[str, Any] | None = None
+        self.broken = ""
+
+    @property
+    def over(self) -> bool:
+        ended = self._closed or (self._done and not self._trails)
+        return ended or self.error is not None or bool(self.broken)
+
+    @property
+    def complete(self) -> bool:
+        return self._done and self.error is None and not self.broken
+
+    def text(self) -> str:
+        said: str = mended(self._text.getvalue())
+        return said
+
+    def feed(self, data: bytes) -> bytes:
+        out = self._pass(self._splitter.feed(data))
+        if self._splitter.too_large:
+            self.broken = "an event is too large"
+        return out
+
+    def close(self) -> bytes:
+        """What is left is an event without its blank line, or the beginning of one, which nobody could read."""
+        frames = self._splitter.close()
+        out = self._pass(frames)
+        self._closed = True
+        if not self._done and not any(frame.data for frame in frames):
+            return b""
+        self._ragged = bool(out)
+        return out
+
+    def fail(self, error: Error) -> bytes:
+        return b"\n\n" * self._ragged + error_event(error)
+
+    def _pass(self, frames: list[Frame]) -> bytes:
+        out = []
+        for frame in frames:
+            if self.over:
+                break
+            if self._done:
+                self._trails = not frame.data.startswith(b"[DONE]")
+                out.append(frame.raw)
+            else:
+                out.append(self._frame(frame))
+        return b"".join(out)
+
+    def _frame(self, frame: Frame) -> bytes:
+        if not frame.data:
+            if not self.events and frame.raw.lstrip()[:1] == b"{":
+                self._plain(frame.raw)
+            return frame.raw
+        sent = read_event(frame)
+        if sent is None:
+            if not frame.data.startswith(b"[DONE]"):
+                self.broken = "a malformed event"
+                return b""
+            return frame.raw
+        return self._note(sent, frame)
+
+    def _plain(self, body: bytes) -> None:
+        """No stream at all: some servers refuse a streamed request with a 200 and a plain JSON error."""
+        error = read_error(body)
+        if error.get("message"):
+            self.error = error
+        else:
+            self.broken = "its answer is no stream"
+
+    def _note(self, sent: Sent, frame: Frame) -> bytes:
+        """Keep what the meter needs; the event comes back, edited where it must be."""
+        match sent.type:
+            case "content_block_delta":
+                self.events += 1
+                if (said := sent.delta) is not None:
+                    _write_strings(self._text, said.text, said.partial_json, said.thinking)
+                return frame.raw
+            case "message_start":
+                return self._start(sent, frame)
+            case "message_delta":
+                return self._end(sent, frame)
+            case "message_stop":
+                self._done = self.finished = True
+            case "error":
+                self.error = read_error(frame.data) or {"message": frame.data.decode(errors="replace")}
+            case "content_block_start" if sent.content_block is not None:
+                block = sent.content_block
+                _write_strings(self._text, block.get("text"), block.get("thinking"), block.get("name"))
+        self.events += sent.type != "ping"
+        return frame.raw
+
+    def _start(self, sent: Sent, frame: Frame) -> bytes:
+        if sent.message is None:
+            return frame.raw
+        self._trails = sent.message.provider is not None
+        self._count(sent.message.usage)
+        if sent.message.model is None:
+            return frame.raw
+        try:
+            members = Members(frame.data)
+            message = Members(members["message"]).edit({"model": self._model_json})
+            return frame.with_data(members.edit({"message": message}))
+        except Malformed:  # a name stands twice
+            return frame.raw
+
+    def _end(self, sent: Sent, frame: Frame) -> bytes:
+        self.events += 1
+        if sent.delta is not None and sent.delta.stop_reason is not None:
+            self.finished = True
+        self._count(sent.usage)
+        if sent.usage is None or self.usage is None:
+            return frame.raw
+        try:
+            members = Members(frame.data)
+            return frame.with_data(members.edit({"usage": priced(members["usage"], self._pricer(self.usage))}))
+        except Malformed:
+            return frame.raw
+
+    def _count(self, found: dict[str, Any] | None) -> None:
+        if found is not None:
+            self._usage = merged(self._usage, found)
+            self.usage = billed(self._usage)

@@ -1,0 +1,236 @@
+"""Gemini's answers on their way to a Gemini client, streamed and plain: the bytes pass. Called by `gemini`."""
+
+import json
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import msgspec
+
+from proxy.formats.base import Error, Pricer, Relayed
+from proxy.formats.canonical import Usage
+from proxy.formats.gemini.wire import (
+    ARRAY,
+    BOM,
+    Unpacker,
+    WireChunk,
+    WirePart,
+    closing,
+    error_object,
+    error_of,
+    framed,
+    framed_error,
+    place,
+    read_answer_chunk,
+    read_chunk,
+    read_error,
+    read_usage,
+)
+from proxy.formats.splice import Malformed, Members, append
+from proxy.formats.sse import Frame
+
+
+class GeminiStream:
+    """One stream on its way to a client of the same format: a `base.Stream`.
+
+    The bytes are kept, but for `modelVersion` and the price in the last `usageMetadata`; only the framing changes where
+    the client wants another one. A candidate may give a reason to end and go on (code execution does): it has ended
+    when the bytes end.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_counted",
+        "_framing",
+        "_model",
+        "_model_json",
+        "_new_end",
+        "_old_end",
+        "_open",
+        "_pricer",
+        "_text",
+        "_unpacker",
+        "broken",
+        "error",
+        "events",
+        "finished",
+    )
+
+    def __init__(self, model: str, pricer: Pricer, framing: str) -> None:
+        self._model = model
+        self._model_json = msgspec.json.encode(model)
+        self._pricer = pricer
+        self._framing = framing
+        self._unpacker = Unpacker()
+        self._old_end = self._new_end = b""
+        self._open: set[int] = set()  # candidates that have begun and not ended
+        self._text = StringIO()
+        self._closed = False
+        self.events = 0
+        self.finished = False
+        self._counted: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.broken = ""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last count: each is of all that came before. One of the prompt alone says nothing of what was said."""
+        return read_usage(self._counted)
+
+    @property
+    def over(self) -> bool:
+        return self._closed or self.error is not None or bool(self.broken)
+
+    @property
+    def complete(self) -> bool:
+        return self._closed and self.finished and self.error is None and not self.broken
+
+    def text(self) -> str:
+        return self._text.getvalue()
+
+    def feed(self, data: bytes) -> bytes:
+        return self._pass(self._unpacker.feed(data))
+
+    def close(self) -> bytes:
+        # A line that has begun is no event, and an error could not stand behind it.
+        out = self._pass([frame for frame in self._unpacker.close() if frame.data])
+        self._closed = True
+        return out + closing(self._framing, empty=not self.events) if self.complete else out
+
+    def fail(self, error: Error) -> bytes:
+        return self._end_with(error_object(error))
+
+    def _pass(self, frames: list[Frame]) -> bytes:
+        out = []
+        for frame in frames:
+            if self.over:
+                break
+            out.append(self._frame(frame))
+        self.broken = self.broken or self._unpacker.broken
+        return b"".join(out)
+
+    def _frame(self, frame: Frame) -> bytes:
+        payload = frame.data
+        if not payload or payload.startswith(b"[DONE]"):  # a comment; OpenAI's goodbye, which no Gemini client reads
+            return frame.raw if self._framing != ARRAY and not payload else b""
+        try:
+            chunk = read_chunk(payload)
+        except ValueError:
+            self.broken = "a malformed event"
+            return b""
+        if chunk.error or (chunk.is_empty and not frame.raw):
+            return self._refused(chunk, payload)
+        edited = self._edit(payload, chunk)
+        self.events += 1
+        if frame.raw and self._framing != ARRAY:
+            plain = len(frame.raw) == len(payload) + 10 and frame.raw.endswith(b"\r\n\r\n")
+            return b"data: %b\r\n\r\n" % edited if plain else frame.with_data(edited)
+        return framed(edited, self._framing, first=self.events == 1)
+
+    def _refused(self, chunk: WireChunk, payload: bytes) -> bytes:
+        """An error in the stream, or an answer that is no stream."""
+        error = error_of(chunk.error) if chunk.error else read_error(payload)
+        if not error:
+            self.broken = "its answer is no stream"
+            return b""
+        self.error = error
+        return self._end_with(payload)
+
+    def _end_with(self, payload: bytes) -> bytes:
+        self.events += 1
+        return framed_error(payload, self._framing, first=self.events == 1)
+
+    def _edit(self, payload: bytes, chunk: WireChunk) -> bytes:
+        """Note what the meter needs; the payload comes back, with the catalog's model and, at the end, the price."""
+        ends = self._note(chunk)
+        renamed = chunk.model_version is not None and chunk.model_version != self._model
+        found = chunk.usage_metadata
+        if isinstance(found, dict) and (ends or "candidatesTokenCount" in found or "thoughtsTokenCount" in found):
+            self._counted = found
+            usage = self.usage if ends else None
+            if usage is not None:
+                values = {"modelVersion": self._model_json} if renamed else {}
+                return edited(payload, values, found, self._pricer(usage))
+        return self._rename(payload) if renamed else payload
+
+    def _note(self, chunk: WireChunk) -> bool:
+        """Whether the answer may end here."""
+        if not chunk.candidates:
+            self.finished = self.finished or bool(chunk.blocked)
+            return self.finished
+        for position, candidate in enumerate(chunk.candidates):
+            parts = candidate.content.parts if candidate.content is not None else None
+            if parts:
+                listen(self._text, parts)
+            if candidate.finish_reason:
+                self._open.discard(place(candidate, position))
+            elif parts or not self.finished:
+                self._open.add(place(candidate, position))
+        self.finished = not self._open
+        return self.finished
+
+    def _rename(self, payload: bytes) -> bytes:
+        """Put the catalog's ID for the provider's own. Events end alike from there on: the end is learnt."""
+        if self._old_end and payload.endswith(self._old_end):
+            return payload[: -len(self._old_end)] + self._new_end
+        try:
+            start, end = Members(payload).find("modelVersion")
+        except Malformed:
+            return payload
+        key = payload.rfind(b'"modelVersion"', 0, start)
+        if key > 0:
+            self._old_end, self._new_end = payload[key:], payload[key:start] + self._model_json + payload[end:]
+        return payload[:start] + self._model_json + payload[end:]
+
+
+def listen(text: StringIO, parts: list[WirePart]) -> None:
+    """What the model said, thought and called, run together."""
+    for part in parts:
+        if isinstance(part.text, str):
+            text.write(part.text)
+        elif isinstance(call := part.function_call, dict):
+            text.write(str(call.get("name") or ""))
+            if said := call.get("args") or call.get("partialArgs"):
+                text.write(json.dumps(said, ensure_ascii=False))
+
+
+def edited(payload: bytes, values: dict[str, bytes], found: Any, gains: dict[str, bytes]) -> bytes:
+    """`values` put in, and the price into `usageMetadata`. Google's SDKs leave out members that they do not know."""
+    try:
+        members = Members(payload)
+        text = members["usageMetadata"]
+        if found.keys().isdisjoint(gains):
+            values["usageMetadata"] = append(text, gains)
+        else:
+            known = {name: value for name, value in gains.items() if name in found}
+            fresh = {name: value for name, value in gains.items() if name not in found}
+            values["usageMetadata"] = Members(text).edit(known, add=fresh)
+        return members.edit(values)
+    except Malformed:  # a name stands twice, or what only a lax reader takes
+        return payload
+
+
+# --- a plain answer ---------------------------------------------------------------------------------------------------
+
+
+def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
+    """The bytes but for `modelVersion` and the price. Raises `NotAnAnswer`."""
+    body = body.removeprefix(BOM)
+    chunk = read_answer_chunk(body)
+    usage = read_usage(chunk.usage_metadata)
+    text = "" if usage is not None else "".join(_said(chunk))
+    values = {"modelVersion": msgspec.json.encode(model)} if chunk.model_version is not None else {}
+    if usage is not None:
+        return Relayed(edited(body, values, chunk.usage_metadata, pricer(usage)), usage, text)
+    try:
+        return Relayed(Members(body).edit(values), usage, text)
+    except Malformed:
+        return Relayed(body, usage, text)
+
+
+def _said(chunk: WireChunk) -> Iterator[str]:
+    for candidate in chunk.candidates or ():
+        if candidate.content is not None and candidate.content.parts:
+            text = StringIO()
+            listen(text, candidate.content.parts)
+            yield text.getvalue()

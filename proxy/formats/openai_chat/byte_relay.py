@@ -1,0 +1,378 @@
+"""OpenAI's chat completions passed on to a client of the same format: what of their bytes is edited, what is metered.
+
+`ChatStream` relays a stream event by event and keeps what the meter needs from a copy; `edit_answer` does the same for
+a plain answer. The permitted edits: `model` becomes the catalog's ID, `usage` gains the price, and a usage chunk that
+the client did not ask for is held back. Called through `openai_chat`.
+"""
+
+import json
+from io import StringIO
+from typing import Any
+
+import msgspec
+
+from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
+from proxy.formats.canonical import Usage
+from proxy.formats.openai_chat.wire import (
+    UNREADABLE,
+    as_error,
+    count,
+    error_event,
+    lax,
+    priced,
+    read_error,
+    read_usage,
+    value,
+)
+from proxy.formats.splice import Malformed, Members
+from proxy.formats.sse import Frame, Splitter
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: Any = None
+    index: int | None = 0
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    model: Any = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    x_groq: Any = None
+
+
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class ChatStream:
+    """One stream on its way to the client: `feed` the provider's bytes, send what it returns, `close` at the end.
+
+    `events`: chunks that go to the client. `done`: `[DONE]` has passed. `finished`: a choice gave its reason to end.
+    `error`: the provider's error object. `broken`: why no further byte can be trusted.
+    """
+
+    __slots__ = (
+        "_hold",
+        "_model",
+        "_model_json",
+        "_new_prefix",
+        "_old_prefix",
+        "_open",
+        "_pricer",
+        "_splitter",
+        "_text",
+        "broken",
+        "closed",
+        "done",
+        "error",
+        "events",
+        "finished",
+        "usage",
+    )
+
+    def __init__(self, model: str, *, hold_usage: bool, pricer: Pricer) -> None:
+        self._model = model
+        self._model_json = msgspec.json.encode(model)
+        self._hold = hold_usage
+        self._pricer = pricer
+        self._splitter = Splitter()
+        self._old_prefix = self._new_prefix = b""
+        self._text = StringIO()
+        self.events = 0
+        self.done = False
+        self.closed = False
+        self.finished = False
+        self._open: set[int] = set()  # choices that have begun and not ended
+        self.usage: Usage | None = None
+        self.error: dict[str, Any] | None = None
+        self.broken = ""
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be fed."""
+        return self.done or self.closed or self.error is not None or bool(self.broken)
+
+    @property
+    def complete(self) -> bool:
+        """The answer came to its end. Some providers never send `[DONE]`; some send it and never a reason to end."""
+        return (self.done or self.finished) and self.error is None and not self.broken
+
+    def text(self) -> str:
+        """What the model said, thought and called, run together: for counting where no usage came."""
+        return self._text.getvalue()
+
+    def feed(self, data: bytes, /) -> bytes:
+        # As `Splitter.feed` does it first: nearly every piece is one whole event in its plainest form.
+        if (
+            not self._splitter.pieces
+            and data.startswith(b"data: {")
+            and data.find(b"\n") == len(data) - 2
+            and data[-1] == 10
+        ):
+            return self._event(data, data[6:-2])
+        frames = self._splitter.feed(data)
+        if self._splitter.too_large:
+            self.broken = "an event is too large"
+        return self._frames(frames)
+
+    def close(self) -> bytes:
+        """What is left at the end of the provider's bytes: an event without its blank line still counts.
+
+        Where the stream is not whole, an error follows: it must not go on in the same event, nor half a line stand.
+        """
+        self.closed = True
+        for frame in self._splitter.close():
+            out = self._frame(frame)
+            return out if self.complete or not out else out + b"\n\n" if frame.data else b""
+        return b""
+
+    def fail(self, error: Error, /) -> bytes:
+        return error_event(error)
+
+    def _frames(self, frames: list[Frame]) -> bytes:
+        out = []
+        for frame in frames:
+            out.append(self._frame(frame))
+            if self.over:
+                break
+        return b"".join(out)
+
+    def _frame(self, frame: Frame) -> bytes:
+        """One event in any form."""
+        raw, payload, lines = frame
+        if not payload:
+            if not self.events and raw.lstrip()[:1] == b"{":
+                self._read_plain(raw)
+            return raw
+        if payload.startswith(b"[DONE]"):
+            self.done = True
+            return raw
+        if lines == 1:
+            return self._event(raw, payload)
+        single = frame.on_one_line()
+        out = self._event(single, payload)
+        return raw if out == single else out
+
+    def _read_plain(self, body: bytes) -> None:
+        """No stream at all: some providers refuse a streamed request with a 200 and a plain JSON error."""
+        error = read_error(body)
+        if error.get("message"):
+            self.error = error
+        else:
+            self.broken = "its answer is no stream"
+
+    def _event(self, event: bytes, payload: bytes) -> bytes:
+        try:
+            chunk = _read_chunk(payload)
+        except UNREADABLE:
+            found = _lenient(payload)
+            if found is None:
+                self.broken = "a malformed event"
+                return b""
+            chunk = found
+        usage_only = False
+        if not chunk.choices:
+            usage_only = chunk.usage is not None
+            if not usage_only and not chunk.error:
+                chunk.error = unusual_error(event, payload)
+        edited = self._note(chunk, payload)
+        if usage_only and self._hold and self.error is None:
+            return b""
+        self.events += 1
+        if chunk.model is not None and chunk.model != self._model:
+            edited = self._rename(edited)
+        return event if edited is payload else event.replace(payload, edited, 1)
+
+    def _note(self, chunk: _Chunk, payload: bytes) -> bytes:
+        """Keep what the meter needs; the payload comes back, with a price in its usage where it has one."""
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                self._listen(choice.delta)
+            if choice.finish_reason:
+                self._open.discard(choice.index)
+                self.finished = not self._open
+            elif choice.index not in self._open:
+                self._begin(choice)
+        if chunk.error:
+            self.error = as_error(chunk.error)
+            self.usage = read_usage(chunk.usage) or self.usage
+        elif chunk.usage is not None:
+            usage = read_usage(chunk.usage)
+            if usage is not None:
+                self.usage = usage
+                return self._price(payload, chunk.usage, usage)
+        elif isinstance(chunk.x_groq, dict):
+            self.usage = read_usage(chunk.x_groq.get("usage")) or self.usage
+        return payload
+
+    def _begin(self, choice: _Choice) -> None:
+        """One of several choices is under way. A delta without content after a choice's end does not open it again."""
+        said = choice.delta
+        if choice.index is not None and (not self.finished or (said is not None and (said.content or said.tool_calls))):
+            self._open.add(choice.index)
+            self.finished = False
+
+    def _price(self, payload: bytes, found: dict[str, Any], usage: Usage) -> bytes:
+        try:
+            members = Members(payload)
+            return members.edit({"usage": priced(members["usage"], found, self._pricer(usage))})
+        except Malformed:  # a name stands twice, or what `_lenient` lets pass
+            return payload
+
+    def _listen(self, delta: _Delta) -> None:
+        content = delta.content
+        if isinstance(content, str):
+            self._text.write(content)
+            if content and not delta.tool_calls and not delta.reasoning_content and not delta.reasoning:
+                return
+        _write_text(self._text, delta)
+
+    def _rename(self, payload: bytes) -> bytes:
+        """Put the catalog's ID for the provider's own. Events begin alike up to there: the beginning is learnt."""
+        if self._old_prefix and payload.startswith(self._old_prefix):
+            return self._new_prefix + payload[len(self._old_prefix) :]
+        try:
+            start, end = Members(payload).find("model")
+        except Malformed:
+            return payload
+        if payload[end - 1 : end] == b'"':  # what begins with the number 1 may go on as 12
+            self._old_prefix = payload[:end]
+            self._new_prefix = payload[:start] + self._model_json
+        return payload[:start] + self._model_json + payload[end:]
+
+
+def _lenient(payload: bytes) -> _Chunk | None:
+    """A chunk with other types than OpenAI's, or that only a lax reader takes; it goes to the client all the same.
+
+    Half surrogate pairs (an emoji cut in two) and NaN are in providers' streams, and Python's clients read them.
+    """
+    try:
+        found = lax(payload)
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return _Chunk()
+    kept = {name: found.get(name) for name in ("model", "usage", "error", "x_groq")}
+    chunk = _Chunk(**kept)
+    choices = found.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        if isinstance(choice, dict):
+            delta = choice.get("delta")
+            said = {name: delta.get(name) for name in _Delta.__struct_fields__} if isinstance(delta, dict) else {}
+            chunk.choices = [
+                *(chunk.choices or []),
+                _Choice(_Delta(**said), None, choice.get("finish_reason"), count(choice.get("index"))),
+            ]
+    return chunk
+
+
+def unusual_error(event: bytes, payload: bytes) -> dict[str, Any] | None:
+    """An event without `choices`, `usage` and `error` that is an error: SGLang's and Mistral's `"object": "error"`."""
+    found = value(payload)
+    if not isinstance(found, dict):
+        return None
+    named = event.splitlines()
+    if "error" in (found.get("object"), found.get("type")) or b"event: error" in named or b"event:error" in named:
+        return read_error(payload) or {"message": payload.decode(errors="replace")}
+    return None
+
+
+def _write_text(text: StringIO, said: _Delta) -> None:
+    """All but plain string content, which the caller has written."""
+    if isinstance(said.content, list):  # Mistral and others send parts
+        for part in said.content:
+            if isinstance(part, dict):
+                write_strings(text, part.get("text"), part.get("thinking"))
+    write_strings(text, said.reasoning_content or said.reasoning, said.refusal)
+    calls = said.tool_calls if isinstance(said.tool_calls, list) else []
+    for function in [call.get("function") for call in calls if isinstance(call, dict)] + [said.function_call]:
+        if isinstance(function, dict):
+            write_strings(text, function.get("name"), function.get("arguments"))
+
+
+def write_strings(text: StringIO, *values: Any) -> None:
+    for found in values:
+        if isinstance(found, str):
+            text.write(found)
+        elif isinstance(found, list):
+            write_strings(text, *(part.get("text") for part in found if isinstance(part, dict)))
+
+
+def edit_answer(body: bytes, model: str, pricer: Pricer, /) -> Relayed:
+    """Read and edit a plain answer. Raises `NotAnAnswer`."""
+    body = body.removeprefix(_BOM)
+    try:
+        members = Members(body)
+        members.check()
+    except Malformed as error:
+        return _lax_answer(body, str(error))
+    if "error" in members or "choices" not in members:
+        refuse_error(value(members.get("error", b"null")), "choices" in members, body)
+    found = value(members["usage"]) if "usage" in members else None
+    usage = read_usage(found)
+    values: dict[str, bytes] = {}
+    if "model" in members:
+        values["model"] = msgspec.json.encode(model)
+    if usage is not None and found is not None:
+        try:
+            values["usage"] = priced(members["usage"], found, pricer(usage))
+        except Malformed:  # a name stands twice in it
+            pass
+    return Relayed(members.edit(values), usage, _said(members["choices"]) if usage is None else "")
+
+
+def _lax_answer(body: bytes, why: str) -> Relayed:
+    """An answer that only a lax reader takes, for a NaN in it, say: it is metered and goes to the client as it is."""
+    found = read_lax_answer(body, why)
+    usage = read_usage(found.get("usage"))
+    return Relayed(body, usage, json.dumps(found["choices"], ensure_ascii=False) if usage is None else "")
+
+
+def read_lax_answer(body: bytes, why: str) -> dict[str, Any]:
+    """Raises `NotAnAnswer`."""
+    try:
+        found = lax(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NotAnAnswer(f"its answer is not a JSON object: {why}")
+    refuse_error(found.get("error"), "choices" in found, body)
+    return found
+
+
+def refuse_error(error: Any, answered: bool, body: bytes) -> None:
+    if error:
+        raise NotAnAnswer("an error in a 200", as_error(error))
+    if not answered:
+        said = read_error(body)
+        raise NotAnAnswer("its answer has no choices", said if said.get("message") else None)
+
+
+def _said(choices: bytes) -> str:
+    text = StringIO()
+    try:
+        for choice in msgspec.json.decode(choices, type=list[_Choice] | None) or ():
+            if choice.message is not None:
+                write_strings(text, choice.message.content if isinstance(choice.message.content, str) else None)
+                _write_text(text, choice.message)
+    except UNREADABLE:
+        return choices.decode(errors="replace")  # other types than OpenAI's: count it whole rather than not at all
+    return text.getvalue()
+
+
+def said_in_message(text: StringIO, message: dict[str, Any]) -> None:
+    """What a message of a request holds beside its content."""
+    _write_text(text, _Delta(tool_calls=message.get("tool_calls"), function_call=message.get("function_call")))

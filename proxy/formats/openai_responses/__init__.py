@@ -1,0 +1,144 @@
+"""OpenAI's Responses: https://platform.openai.com/docs/api-reference/responses. Called by `registry` and the endpoint.
+
+Requests: `openai_responses.request_reader` and `openai_responses.request_writer`; answers:
+`openai_responses.answer_reader` and `openai_responses.answer_writer`; bytes that pass: `openai_responses.byte_relay`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.formats.base import Ask, Edits, Error, Pricer, Prompt, Relayed, Target, missing, wrong
+from proxy.formats.canonical import Answer, Request
+from proxy.formats.openai_responses import answer_reader, answer_writer, request_reader, request_writer
+from proxy.formats.openai_responses import byte_relay as relaying
+from proxy.formats.openai_responses.byte_relay import NAME as NAME
+from proxy.formats.openai_responses.byte_relay import objects, said, string, value
+from proxy.formats.openai_responses.request_reader import kind_of
+from proxy.formats.splice import Members
+
+ENDPOINT = "responses"
+KEEPALIVE = b": keep-alive\n\n"
+FIELDS: Mapping[str, str] = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "output": "text.format",
+    "verbosity": "text.verbosity",
+    "cache_key": "prompt_cache_key",
+    "logprobs": "include",
+}
+
+_CONTEXT = frozenset({"previous_response_id", "conversation", "prompt"})  # any of them stands in for `input`
+
+# --- what routing and metering need ----------------------------------------------------------------------------------
+
+_ITEMS = msgspec.json.Decoder(str | list[dict[str, msgspec.Raw]] | None)
+_NUMBER = msgspec.json.Decoder(int | float | None)
+_ELEMENT = re.compile(r"Expected `object`, got `(.*)` - at `\$\[(\d+)\]`")
+
+
+def check(members: Members) -> None:
+    if members.get("input", b"null") == b"null":
+        if _CONTEXT.isdisjoint(members):
+            raise missing("input")
+        return
+    try:
+        found = _ITEMS.decode(members["input"])
+    except msgspec.ValidationError as error:
+        if element := _ELEMENT.fullmatch(str(error)):
+            raise wrong(f"input[{element[2]}]", "an object", element[1]) from None
+        raise wrong("input", "a string or an array of items", kind_of(value(members["input"]))) from None
+    if found == [] and _CONTEXT.isdisjoint(members):
+        raise wrong("input", "at least one item", "an empty array")
+
+
+def bounds(members: Members) -> dict[str, float]:
+    if "max_output_tokens" not in members:
+        return {}
+    try:
+        return {"max_output_tokens": _NUMBER.decode(members["max_output_tokens"]) or 0}
+    except msgspec.ValidationError:
+        found = kind_of(value(members["max_output_tokens"]))
+        raise wrong("max_output_tokens", "a number", found) from None
+
+
+def prompt(members: Members) -> Prompt:
+    found = value(members.get("input", b"null"))
+    items = [{"content": found}] if isinstance(found, str) else objects(found)
+    counted = Prompt(string(value(members.get("instructions", b"null"))), len(items))
+    pieces = [counted.text]
+    for item in items:
+        pieces.append(said([item]))
+        for name in ("content", "output"):
+            content = item.get(name)
+            pieces.append(string(content))
+            for part in objects(content):
+                counted.images += part.get("type") == "input_image"
+                if name == "output":
+                    pieces.append(string(part.get("text")))
+    counted.text = "\n".join(filter(None, pieces)) + members.get("tools", b"").decode()
+    return counted
+
+
+def own_body(members: Members, edits: Edits) -> bytes:
+    values = {"model": msgspec.json.encode(edits.model)}
+    if edits.limit is not None and bounds(members).get("max_output_tokens", 0) > edits.limit:
+        values["max_output_tokens"] = b"%d" % edits.limit
+    add = {} if "model" in members else {"model": values.pop("model")}
+    return members.edit(values, edits.drop, add)
+
+
+def path(model: str, *, stream: bool) -> str:  # the same for all
+    return "/responses"
+
+
+def read_request(members: Members) -> Request:
+    return request_reader.read_request(members)
+
+
+def write_request(request: Request, target: Target) -> bytes:
+    return request_writer.write_request(request, target)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
+    return relaying.edit_answer(body, model, pricer)
+
+
+def relay(model: str, pricer: Pricer, ask_members: Members, *, framing: str) -> relaying.Relay:
+    return relaying.Relay(model, pricer)
+
+
+def read_answer(body: bytes, seed: str) -> Answer:
+    return answer_reader.read_answer(body, seed)
+
+
+def write_answer(answer: Answer, ask: Ask) -> bytes:
+    return answer_writer.write_answer(answer, ask)
+
+
+def reader(seed: str) -> answer_reader.Reader:
+    return answer_reader.Reader(seed)
+
+
+def writer(ask: Ask) -> answer_writer.Writer:
+    return answer_writer.Writer(ask)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def read_error(body: bytes) -> dict[str, Any]:
+    return relaying.read_error(body)
+
+
+def error_body(error: Error) -> bytes:
+    return msgspec.json.encode({"error": relaying.error_json(error)})
+
+
+def error_event(error: Error) -> bytes:
+    return relaying.error_frame(relaying.error_json(error), 0)

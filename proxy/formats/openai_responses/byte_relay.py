@@ -1,0 +1,435 @@
+"""OpenAI's Responses between a provider and a client that both speak them: bytes are kept but for the permitted edits.
+
+The edits: `response.model` becomes the catalog's ID in every event that carries the response object, and its `usage`
+gains the price. Also what all of this format reads in the same way: JSON of strangers, usage, errors. Called by
+`openai_responses` and `openai_responses.answer_reader`.
+Fields: https://platform.openai.com/docs/api-reference/responses (object, streaming events).
+"""
+
+import json
+from io import StringIO
+from typing import Any
+
+import msgspec
+
+from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
+from proxy.formats.canonical import Usage
+from proxy.formats.splice import Malformed, Members, append
+from proxy.formats.sse import Frame, Splitter, event
+
+NAME = "openai_responses"
+_BOM = b"\xef\xbb\xbf"
+_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+ENDS = frozenset({"response.completed", "response.incomplete"})
+_OPENINGS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
+_MOST_HELD = 256 * 1024  # bytes of an opening event; a longer one is worth sending on
+_FAILED = frozenset({"failed", "cancelled"})
+
+
+# --- what strangers send ---------------------------------------------------------------------------------------------
+
+
+def value(text: bytes) -> Any:
+    """JSON; where msgspec refuses it (half surrogate pairs, NaN), as Python's own reader takes it. `ValueError`."""
+    try:
+        return msgspec.json.decode(text)
+    except UNREADABLE:
+        try:
+            return json.loads(text.decode(errors="replace"))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(found: Any) -> bytes:
+    """JSON; half a surrogate pair, which a provider may have cut from its other half, stands as its escape."""
+    try:
+        return _encode(found)
+    except UnicodeEncodeError:
+        return json.dumps(found, default=_plain, separators=(",", ":")).encode()
+
+
+def _plain(raw: msgspec.Raw) -> Any:
+    return json.loads(bytes(raw))
+
+
+def string(found: Any) -> str:
+    return found if isinstance(found, str) else ""
+
+
+def objects(found: Any) -> list[dict[str, Any]]:
+    """The objects of a list; nothing where it is none."""
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def read_usage(found: Any) -> Usage | None:
+    """A decoded `usage` object. None where it is none, or counts nothing.
+
+    What `total_tokens` holds beyond input and output is reasoning that a vendor leaves out of `output_tokens`.
+    """
+    if not isinstance(found, dict):
+        return None
+    get = found.get
+    inside, outside = get("input_tokens_details"), get("output_tokens_details")
+    inside = inside if isinstance(inside, dict) else {}
+    outside = outside if isinstance(outside, dict) else {}
+    usage = Usage(
+        prompt=_count(get("input_tokens")) or _count(get("prompt_tokens")),
+        completion=_count(get("output_tokens")) or _count(get("completion_tokens")),
+        cached=_count(inside.get("cached_tokens")),
+        written=_count(inside.get("cache_write_tokens")),
+        reasoning=_count(outside.get("reasoning_tokens")),
+        audio_in=_count(inside.get("audio_tokens")),
+        audio_out=_count(outside.get("audio_tokens")),
+    )
+    usage.completion += max(0, _count(get("total_tokens")) - usage.prompt - usage.completion)
+    return usage if usage.prompt or usage.completion else None
+
+
+def _count(found: Any) -> int:
+    if type(found) is int:
+        return found if 0 < found <= _MOST else 0
+    return int(found) if type(found) is float and 0 < found <= _MOST else 0
+
+
+def read_error(body: bytes) -> dict[str, Any]:
+    """The error object of a provider's answer, in whichever of the usual shapes; empty where there is none.
+
+    OpenAI: `{"error": {…}}`; in a stream `{"type": "error", …}` and `{"response": {"error": {…}}}`; xAI: `{"error":
+    "…", "code": "…"}`; FastAPI servers: `{"detail": …}`. What is there of `message` is text.
+    """
+    try:
+        found = value(body)
+    except ValueError:
+        return {}
+    found = found[0] if isinstance(found, list) and found else found  # Gemini's list of one
+    return error_in(found) if isinstance(found, dict) else {}
+
+
+def error_in(found: dict[str, Any]) -> dict[str, Any]:
+    inner: Any = found.get("error") or found.get("errors") or found
+    inner = inner[0] if isinstance(inner, list) and inner else inner
+    if isinstance(inner, str):
+        inner = {**found, "message": inner}
+        inner.pop("error", None)
+    error: dict[str, Any] = {**inner} if isinstance(inner, dict) else {}
+    error.pop("sequence_number", None)
+    if error.get("type") == "error":
+        del error["type"]  # the event's name, not the error's kind
+    message = error.get("message") or error.pop("detail", None)
+    if message is not None:
+        error["message"] = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    return error
+
+
+def failure_of(response: Any) -> dict[str, Any]:
+    """The error of a response that failed, with at least a message."""
+    found = response if isinstance(response, dict) else {}
+    given = found.get("error")
+    error: dict[str, Any] = {**given} if isinstance(given, dict) else {"message": given}
+    if not isinstance(error.get("message"), str):
+        error["message"] = f"the response ended as {found.get('status') or 'failed'!r}"
+    return error
+
+
+def error_json(error: Error) -> dict[str, Any]:
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+
+
+def error_frame(error: dict[str, Any], sequence: int) -> bytes:
+    """`error` as the reference has it (code, message, param), and as the API sends it, in an object of that name:
+
+    the official SDKs raise on that one. https://platform.openai.com/docs/api-reference/responses-streaming/error
+    """
+    flat = {name: error.get(name) for name in ("code", "message", "param")}
+    whole = {"type": "error", "sequence_number": sequence, **flat, "error": error}
+    return event("error", encode(whole))
+
+
+# --- a plain answer --------------------------------------------------------------------------------------------------
+
+
+def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
+    """Raises `NotAnAnswer`."""
+    body = body.removeprefix(_BOM)
+    try:
+        members = Members(body)
+        members.check()
+    except Malformed as why:
+        return _lax_answer(body, str(why))
+    response = Response(members, model, pricer)
+    refuse_error({name: value(members[name]) for name in ("error", "status", "output") if name in members}, body)
+    return Relayed(response.text, response.usage, "" if response.usage else said(value(members["output"])))
+
+
+def _lax_answer(body: bytes, why: str) -> Relayed:
+    """An answer that only a lax reader takes: it is metered and goes to the client as it is."""
+    try:
+        found = value(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NotAnAnswer(f"its answer is not a JSON object: {why}")
+    refuse_error(found, body)
+    usage = read_usage(found.get("usage"))
+    return Relayed(body, usage, "" if usage else said(found["output"]))
+
+
+def refuse_error(found: dict[str, Any], body: bytes) -> None:
+    """Raises `NotAnAnswer` for what is an error, or no response at all."""
+    if found.get("error") or string(found.get("status")) in _FAILED:
+        raise NotAnAnswer("an error in a 200", failure_of(found) if "output" in found else error_in(found))
+    if not isinstance(found.get("output"), list):
+        error = read_error(body)
+        raise NotAnAnswer("its answer has no output", error if error.get("message") else None)
+
+
+def said(output: Any) -> str:
+    """What the model said, thought and called, run together."""
+    text = StringIO()
+    for item in objects(output):
+        for name in ("name", "arguments", "input", "code"):
+            text.write(string(item.get(name)))
+        for part in objects(item.get("content")) + objects(item.get("summary")):
+            text.write(string(part.get("text")) or string(part.get("refusal")))
+    return text.getvalue()
+
+
+class Response:
+    """A response object with the catalog's model and the price in it. `text`: its JSON."""
+
+    __slots__ = ("text", "usage")
+
+    def __init__(self, members: Members, model: str, pricer: Pricer) -> None:
+        values: dict[str, bytes] = {}
+        if "model" in members:
+            values["model"] = msgspec.json.encode(model)
+        found = value(members["usage"]) if "usage" in members else None
+        self.usage = read_usage(found)
+        if self.usage is not None and isinstance(found, dict):
+            try:
+                values["usage"] = priced(members["usage"], found, pricer(self.usage))
+            except Malformed:  # a name stands twice in it
+                pass
+        self.text = members.edit(values)
+
+
+def priced(text: bytes, usage: dict[str, Any], gains: dict[str, bytes]) -> bytes:
+    """A `usage` object with the price added, in place of what the provider may have put under the same names."""
+    if usage.keys().isdisjoint(gains):
+        return append(text, gains)
+    known = {name: gain for name, gain in gains.items() if name in usage}
+    fresh = {name: gain for name, gain in gains.items() if name not in usage}
+    return Members(text).edit(known, add=fresh)
+
+
+# --- a stream --------------------------------------------------------------------------------------------------------
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: Any = ""
+    sequence_number: Any = None
+    delta: Any = None
+    response: msgspec.Raw = msgspec.Raw()  # empty: there is none
+    item: Any = None
+    error: Any = None
+
+
+_read_event = msgspec.json.Decoder(_Event).decode
+
+
+class Relay:
+    """A `base.Stream`. Events that only open the response do not count in `events`: OpenAI sends them before it knows
+
+    that it is overloaded, and until there is more another route can still answer.
+
+    After an `error` event the API sends `response.failed` with the same error: the two go out together, and an `error`
+    alone where the stream ends behind it.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_done",
+        "_held",
+        "_last",
+        "_model",
+        "_pricer",
+        "_sequence",
+        "_splitter",
+        "_streamed",
+        "_text",
+        "_whole",
+        "broken",
+        "error",
+        "events",
+        "finished",
+        "response",
+        "usage",
+    )
+
+    def __init__(self, model: str, pricer: Pricer) -> None:
+        self._model = model
+        self._pricer = pricer
+        self._splitter = Splitter()
+        self._text = StringIO()
+        self._streamed = False  # a delta has come of the item that is open
+        self._sequence = -1  # the last event's number
+        self._last = b""  # the response object as it came last
+        self._held: tuple[bytes, dict[str, Any]] | None = None  # an `error` event
+        self._done = False  # `[DONE]`: some vendors send it here too
+        self._closed = False
+        self._whole = True  # what has been sent ends with an event's end
+        self.events = 0
+        self.finished = False
+        self.usage: Usage | None = None
+        self.error: dict[str, Any] | None = None
+        self.broken = ""
+        self.response = b""
+
+    @property
+    def over(self) -> bool:
+        return self._done or self._closed or self.error is not None or bool(self.broken)
+
+    @property
+    def complete(self) -> bool:
+        return self.finished and self.error is None and not self.broken
+
+    def text(self) -> str:
+        return self._text.getvalue()
+
+    def feed(self, data: bytes) -> bytes:
+        out: list[bytes] = []
+        for frame in self._splitter.feed(data):
+            out.append(self._frame(frame))
+            if self.over:
+                return b"".join(out)
+        if self._splitter.too_large:
+            self.broken = "an event is too large"
+        return b"".join(out)
+
+    def close(self) -> bytes:
+        if self.over:
+            return b""
+        self._closed = True
+        last = [(frame, self._frame(frame)) for frame in self._splitter.close()]
+        out = [sent for frame, sent in last if frame.data or self.finished]
+        if self._held is not None and self.error is None:
+            out.append(self._release())
+        sent = b"".join(out)
+        self._whole = not sent or sent.endswith((b"\n\n", b"\r\n\r\n"))
+        return sent
+
+    def fail(self, error: Error) -> bytes:
+        """`error`, then `response.failed`, as the API ends its own; the first alone where no response has begun."""
+        if self._held is not None and self.error is None:
+            return self._release()
+        self._sequence += 1
+        out = error_frame(error_json(error), self._sequence)
+        if self._last:
+            out += failed_frame(self._last, error_json(error), self._sequence + 1)
+        return out if self._whole else b"\n\n" + out
+
+    def _release(self) -> bytes:
+        assert self._held is not None
+        held, self.error = self._held
+        self.events += 1
+        return held
+
+    def _frame(self, frame: Frame) -> bytes:
+        data = frame.data
+        if not data:
+            if not self.events and not self._last and frame.raw.lstrip()[:1] == b"{":
+                self._read_plain(frame.raw)
+            return frame.raw
+        if data.startswith(b"[DONE]"):
+            self._done = True
+            return frame.raw
+        try:
+            found = _read_event(data)
+        except UNREADABLE:
+            try:
+                found = _lenient(data)
+            except ValueError:
+                self.broken = "a malformed event"
+                return b""
+        return self._event(frame, found)
+
+    def _event(self, frame: Frame, found: _Event) -> bytes:
+        kind = string(found.type) or frame.name.decode(errors="replace")
+        self._sequence = found.sequence_number if type(found.sequence_number) is int else self._sequence + 1
+        held = b""
+        if self._held is not None:
+            held = self._release()
+            if kind != "response.failed":
+                return held + frame.raw
+        if kind == "error" or found.error:
+            self._held = (frame.raw, error_in(value(frame.data)) or {"message": frame.data.decode(errors="replace")})
+            return b""
+        self.events += kind not in _OPENINGS or len(frame.raw) > _MOST_HELD
+        if text := bytes(found.response):
+            return held + self._with_response(frame, kind, text)
+        if isinstance(found.delta, str):
+            self._text.write(found.delta)
+            self._streamed = True
+        elif found.item is not None:
+            self._listen(kind, found.item)
+        return frame.raw
+
+    def _listen(self, kind: str, item: Any) -> None:
+        """The name of what is called; and all of an item that did not come in deltas."""
+        if kind == "response.output_item.added":
+            self._streamed = False
+            self._text.write(string(item.get("name")) if isinstance(item, dict) else "")
+        elif kind == "response.output_item.done" and not self._streamed:
+            self._text.write(said([item]))
+
+    def _with_response(self, frame: Frame, kind: str, text: bytes) -> bytes:
+        out = frame.raw
+        try:
+            response = Response(Members(text), self._model, self._pricer)
+            out = frame.with_data(Members(frame.data).edit({"response": response.text}))
+            text, usage = response.text, response.usage
+        except Malformed:  # what is no object, has a name twice, or what `_lenient` lets pass
+            found = value(text)
+            if not isinstance(found, dict):
+                return out
+            usage = read_usage(found.get("usage"))
+        self._last = text
+        self.usage = usage or self.usage
+        if kind in ENDS:
+            self.finished = True
+            self.response = text
+        elif kind.rpartition(".")[2] in _FAILED and self.error is None:
+            self.error = failure_of(value(text))
+        return out
+
+    def _read_plain(self, body: bytes) -> None:
+        """No stream at all: some providers refuse a streamed request with a 200 and a plain JSON error."""
+        error = read_error(body)
+        if error.get("message"):
+            self.error = error
+        else:
+            self.broken = "its answer is no stream"
+
+
+def _lenient(data: bytes) -> _Event:
+    """An event that only a lax reader takes: it goes to the client all the same. Raises `ValueError`."""
+    found = value(data)
+    if not isinstance(found, dict):
+        return _Event()
+    get = found.get
+    read = _Event(get("type"), get("sequence_number"), get("delta"), item=get("item"), error=get("error"))
+    if isinstance(found.get("response"), dict):
+        read.response = msgspec.Raw(json.dumps(found["response"]).encode())
+    return read
+
+
+def failed_frame(response: bytes, error: dict[str, Any], sequence: int) -> bytes:
+    """`response.failed`: the response as it was last, with the error in it."""
+    known = {"code": string(error.get("code")) or "server_error", "message": string(error.get("message"))}
+    failed = {**value(response), "status": "failed", "error": known}
+    whole = {"type": "response.failed", "sequence_number": sequence, "response": failed}
+    return event("response.failed", encode(whole))

@@ -1,0 +1,253 @@
+"""Responses relayed between a provider and a client that both speak them: bytes, usage, ends and errors."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.formats import openai_responses
+from proxy.formats.base import Error, NotAnAnswer
+from proxy.formats.canonical import Usage
+from proxy.formats.openai_responses.byte_relay import Relay, read_error, read_usage
+from tests.proxy.formats import responses as wire
+
+BROKEN = Error(502, "The provider fell silent.", "api_error", "provider_error")
+
+
+def relay() -> Relay:
+    return openai_responses.relay(wire.MODEL, wire.pricer, wire.members(), framing="sse")
+
+
+def priced(data: bytes) -> bytes:
+    """The same bytes with the catalog's model and the price."""
+    data = data.replace(b'"model": "up-1"', b'"model": "vendor/model"')
+    return data.replace(b'"total_tokens": 14}', b'"total_tokens": 14,"cached_tokens":4,"cost":0.009}')
+
+
+def test_it_works() -> None:
+    stream, data = relay(), wire.sse(*wire.example())
+    # usage is null in the events that open a response
+    assert stream.feed(data) == priced(data)
+    assert stream.complete
+    assert stream.finished
+    assert stream.usage == Usage(9, 5, 4, 0, 2)
+    assert json.loads(stream.response)["model"] == wire.MODEL
+    assert json.loads(stream.response)["usage"]["cost"] == 0.009
+
+
+def test_it_says_what_was_said() -> None:
+    stream = relay()
+    stream.feed(wire.sse(*wire.example()))
+    assert stream.text() == 'Hm, yesHello thereweather{"city":"Oslo"}'
+
+
+def test_what_came_without_deltas_is_counted_too() -> None:
+    stream = relay()
+    stream.feed(wire.sse({"type": "response.output_item.done", "output_index": 0, "item": wire.message("Hi")}))
+    assert stream.text() == "Hi"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_any_cutting_gives_the_same(size: int) -> None:
+    stream, data = relay(), wire.sse(*wire.example())
+    pieces = [stream.feed(data[at : at + size]) for at in range(0, len(data), size)]
+    assert b"".join(pieces) == priced(data)
+    assert stream.complete
+
+
+def test_what_vendors_add_passes() -> None:
+    stream = relay()
+    data = b": PROCESSING\r\n\r\nevent: ping\r\ndata: {}\r\n\r\n" + wire.sse(*wire.example()) + b"data: [DONE]\n\n"
+    assert stream.feed(data) == priced(data)
+    assert stream.over
+    assert stream.complete
+
+
+def test_the_opening_does_not_count_as_an_event() -> None:
+    stream = relay()
+    stream.feed(wire.sse(*wire.opening(), {"type": "keepalive"}))
+    assert stream.events == 0
+    stream.feed(wire.sse(*wire.streamed(wire.message("a"), 0, "a")))
+    assert stream.events == 6
+
+
+def test_a_cut_stream_is_not_complete() -> None:
+    events = wire.example()
+    for end in range(len(events)):
+        stream = relay()
+        stream.feed(wire.sse(*events[:end]))
+        stream.close()
+        assert not stream.complete
+        assert stream.over
+
+
+def test_the_last_event_may_lack_its_blank_line() -> None:
+    stream = relay()
+    stream.feed(wire.sse(*wire.example())[:-2])
+    assert not stream.complete
+    stream.close()
+    assert stream.complete
+
+
+def test_an_incomplete_answer_is_a_whole_stream() -> None:
+    stream, end = relay(), wire.response(status="incomplete", incomplete_details={"reason": "max_output_tokens"})
+    stream.feed(wire.sse({"type": "response.incomplete", "response": end}))
+    assert stream.complete
+    assert stream.error is None
+
+
+ERROR = {"code": "rate_limit_exceeded", "message": "Too many"}
+
+
+def failed() -> dict[str, Any]:
+    return {"type": "response.failed", "response": wire.response(status="failed", error=ERROR, usage=None)}
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_an_error_and_the_failure_behind_it_go_out_together(size: int) -> None:
+    data = wire.sse(*wire.opening(), {"type": "error", "error": ERROR}, failed())
+    stream = relay()
+    out = b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size))
+    assert out == data.replace(b'"up-1"', b'"vendor/model"')
+    assert stream.error == ERROR
+    assert stream.over
+    assert not stream.complete
+
+
+def test_an_error_alone_goes_out_at_the_end() -> None:
+    data = wire.sse({"type": "error", **ERROR, "param": None})
+    stream = relay()
+    assert stream.feed(data) == b""
+    assert stream.close() == data
+    assert stream.error == {**ERROR, "param": None}
+
+
+def test_a_failure_alone_is_an_error() -> None:
+    stream = relay()
+    stream.feed(wire.sse(failed()))
+    assert stream.error == ERROR
+    assert not stream.complete
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "broken"),
+    [
+        (b'{"error": {"message": "no"}}', {"message": "no"}, ""),
+        (b'{"error": "no", "code": "x"}', {"message": "no", "code": "x"}, ""),
+        (b'{"object": "response"}', None, "its answer is no stream"),
+        (b"event: response.created\ndata: {broken\n\n", None, "a malformed event"),
+    ],
+)
+def test_what_is_no_stream(body: bytes, error: dict[str, Any] | None, broken: str) -> None:
+    stream = relay()
+    stream.feed(body)
+    stream.close()
+    assert (stream.error, stream.broken) == (error, broken)
+    assert not stream.complete
+
+
+def test_half_an_emoji_passes_untouched() -> None:
+    text = rb'"delta": "\ud83d", "output_index": 0}'
+    data = b'data: {"type": "response.output_text.delta", ' + text + b"\n\n"
+    end = json.dumps(wire.response(wire.message("?"))).replace("?", "\\ud83d")
+    last = b'data: {"type": "response.completed", "response": ' + end.encode() + b"}\n\n"
+    stream = relay()
+    assert stream.feed(data + last) == data + last
+    assert stream.complete
+    assert stream.usage == Usage(9, 5, 4, 0, 2)
+
+
+def test_a_failure_of_the_gateway_ends_it_as_the_api_does() -> None:
+    stream = relay()
+    sent = stream.feed(wire.sse(*wire.example()[:5]))
+    *_, error, last = wire.parsed(sent + stream.fail(BROKEN))
+    assert error["error"]["code"] == error["code"] == "provider_error"
+    assert last["type"] == "response.failed"
+    assert last["response"]["status"] == "failed"
+    assert last["response"]["id"] == "resp_1"
+    assert last["response"]["error"] == {"code": "provider_error", "message": BROKEN.message}
+
+
+@pytest.mark.parametrize("short", [1, 2, 10, 30])
+def test_a_failure_behind_half_an_event_is_read(short: int) -> None:
+    stream, data = relay(), wire.sse(*wire.example()[:5])
+    sent = stream.feed(data[:-short]) + stream.close() + stream.fail(BROKEN)
+    *_, error, last = [json.loads(line[6:]) for line in sent.splitlines() if line.startswith(b"data: ")]
+    assert (error["type"], last["type"]) == ("error", "response.failed")
+    assert sent.count(b"\n\nevent: error\n") == 1
+
+
+def test_a_failure_before_anything_is_an_error_alone() -> None:
+    (error,) = wire.parsed(relay().fail(BROKEN))
+    assert error["type"] == "error"
+    assert error["message"] == BROKEN.message
+
+
+# --- plain answers
+
+
+def test_a_plain_answer_keeps_its_bytes() -> None:
+    body = json.dumps(wire.response(wire.message("Hello"))).encode()
+    answer = openai_responses.edit_answer(body, wire.MODEL, wire.pricer)
+    assert answer.body == priced(body)
+    assert answer.usage == Usage(9, 5, 4, 0, 2)
+
+
+def test_an_answer_without_usage_is_counted() -> None:
+    found = wire.response(wire.thought("Hm"), wire.message("Hello"), wire.call("{}"), usage=None)
+    answer = openai_responses.edit_answer(json.dumps(found).encode(), wire.MODEL, wire.pricer)
+    assert answer.usage is None
+    assert answer.text == "HmHelloweather{}"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("nothing", None),
+        ("[]", None),
+        ('{"id": 1}', None),
+        ('{"error": {"message": "no"}}', {"message": "no"}),
+        (json.dumps(failed()["response"]), ERROR),
+        ('{"output": [], "status": "cancelled"}', {"message": "the response ended as 'cancelled'"}),
+    ],
+)
+def test_a_200_that_is_no_answer(body: str, error: dict[str, Any] | None) -> None:
+    with pytest.raises(NotAnAnswer) as caught:
+        openai_responses.edit_answer(body.encode(), wire.MODEL, wire.pricer)
+    assert caught.value.error == error
+
+
+# --- usage and errors, as vendors send them
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"input_tokens": 3, "output_tokens": 2}, Usage(3, 2)),
+        ({"input_tokens": 3, "output_tokens": 2, "total_tokens": 9}, Usage(3, 6)),
+        ({"prompt_tokens": 3, "completion_tokens": 2}, Usage(3, 2)),
+        ({"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 2}}, Usage(3, 0, 1, 2)),
+        ({"input_tokens": 3, "input_tokens_details": [], "output_tokens_details": None}, Usage(3)),
+        ({"input_tokens": 0, "output_tokens": 0}, None),
+        ({"input_tokens": -1, "output_tokens": True}, None),
+        ([], None),
+    ],
+)
+def test_usage(usage: Any, expected: Usage | None) -> None:
+    assert read_usage(usage) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ('{"error": {"message": "m", "code": "c"}}', {"message": "m", "code": "c"}),
+        ('{"code": "c", "error": "m"}', {"message": "m", "code": "c"}),
+        ('{"detail": [{"loc": 1}]}', {"message": '[{"loc": 1}]'}),
+        ('{"type": "error", "sequence_number": 3, "code": "c", "message": "m"}', {"message": "m", "code": "c"}),
+        ('[{"error": {"message": "m"}}]', {"message": "m"}),
+        ("<html>", {}),
+        ("3", {}),
+    ],
+)
+def test_errors(body: str, error: dict[str, Any]) -> None:
+    assert read_error(body.encode()) == error
