@@ -106,12 +106,14 @@ class ApiKeyAdmin(CarefulAdmin):
         (None, {"fields": ("shown_prefix", "account_link", "name", "is_active", "expires_at")}),
         ("May use", {"fields": RIGHTS}),
         ("Limits", {"fields": (LIMITS,)}),
+        ("Translation", {"fields": ("strict",)}),
         ("Notes", {"fields": ("notes", "rotation", "created_at", "used")}),
     )
     add_fieldsets: Any = (
         (None, {"fields": ("account", "new_account", "name", "expires_at")}),
         ("May use", {"fields": RIGHTS}),
         ("Limits", {"fields": (LIMITS,)}),
+        ("Translation", {"fields": ("strict",)}),
         ("Notes", {"fields": ("notes",)}),
     )
 
@@ -350,11 +352,11 @@ class KeysInline(TabularInline):
 @admin.register(Account)
 class AccountAdmin(CarefulAdmin):
     list_display = ("name", "state", "active_keys", "people", "created_at")
-    list_filter = ("is_active",)
+    list_filter = ("is_active", "zero_retention")
     search_fields = ("name",)
     autocomplete_fields = ("users",)
     readonly_fields = ("created_at",)
-    fields = ("name", "is_active", "users", "notes", "created_at")
+    fields = ("name", "is_active", "zero_retention", "users", "notes", "created_at")
     inlines = (KeysInline,)
 
     class Media:

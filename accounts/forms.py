@@ -51,7 +51,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
         model = ApiKey
         fields: ClassVar[list[str]] = [
             *("name", "is_active", "expires_at", "notes"),
-            *("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency"),
+            *("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "strict"),
         ]
 
 

@@ -88,7 +88,8 @@ def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
         raise ValidationError("This key is switched off: enable it first, or make a new one.")
     if old.is_expired:
         raise ValidationError("This key has expired: make a new one.")
-    copied = ("name", "allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "notes")
+    rights = ("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "strict")
+    copied = ("name", "notes", *rights)
     with transaction.atomic():
         fields = {name: getattr(old, name) for name in copied}
         new, text = issue(old.account, expires_at=old.expires_at, rotated_from=old, **fields)
@@ -124,7 +125,10 @@ def touch(used: dict[int, datetime]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a request needs to know of its key. Limits: 0 = none; `expires` in seconds since the epoch, 0 = never."""
+    """What a request needs to know of its key. Limits: 0 = none; `expires` in seconds since the epoch, 0 = never.
+
+    `strict`: what would lose a field on its way is refused. `zero_retention`: nothing is kept of what is said.
+    """
 
     id: int
     name: str
@@ -139,6 +143,8 @@ class Key:
     rps: int
     rpm: int
     concurrency: int
+    strict: bool = False
+    zero_retention: bool = False
 
     def admits(self, address: str) -> bool:
         """Whether the key may be used from this IP address."""
@@ -197,6 +203,8 @@ def _freeze(row: ApiKey) -> Key:
         rps=row.rps,
         rpm=row.rpm,
         concurrency=row.concurrency,
+        strict=row.strict,
+        zero_retention=row.account.zero_retention,
     )
 
 
@@ -209,4 +217,7 @@ def _anonymous() -> Key | None:
         return None
     account, _ = Account.objects.get_or_create(name="anonymous")
     nobody: frozenset[str] = frozenset()
-    return Key(0, "anonymous", "", account.pk, account.name, account.is_active, 0, nobody, nobody, (), 0, 0, 0)
+    return Key(
+        *(0, "anonymous", "", account.pk, account.name, account.is_active, 0, nobody, nobody, (), 0, 0, 0),
+        zero_retention=account.zero_retention,
+    )

@@ -18,6 +18,11 @@ class Account(models.Model):
     name = models.CharField(max_length=100, unique=True)
     users = models.ManyToManyField(User, blank=True, related_name="accounts")
     is_active = models.BooleanField("active", default=True, help_text="Off: every key of this account is refused.")
+    zero_retention = models.BooleanField(
+        default=False,
+        help_text="On: nothing of this account's conversations is kept. A request with “store”: true or with "
+        "“previous_response_id” is then refused with a 400.",
+    )
     notes = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -81,6 +86,11 @@ class ApiKey(models.Model):
     )
     concurrency = models.PositiveIntegerField(
         "concurrent requests", default=default_concurrency, validators=[MinValueValidator(0)], help_text="0: no limit."
+    )
+    strict = models.BooleanField(
+        default=False,
+        help_text="On: a request that would lose something on its way to a provider of another format is refused with "
+        "a 400 that names the field. Off: it is sent without, and the answer's header x-kodna-losses names the field.",
     )
     notes = models.TextField(blank=True)
     rotated_from = models.ForeignKey(

@@ -39,16 +39,27 @@ def snippets(key: str, url: str, model: str) -> list[Snippet]:
         Snippet("python", "Python", _python(key, url, model), "pip install openai"),
         Snippet("javascript", "JavaScript", _javascript(key, url, model), "npm install openai"),
         Snippet("curl", "curl", _curl(key, url, model)),
+        Snippet("claude-code", "Claude Code", _claude_code(key, url, model)),
+        Snippet("codex", "Codex CLI", _codex(key, url, model), "~/.codex/config.toml"),
+        Snippet("opencode", "opencode", _opencode(key, url, model), "opencode.json in your project"),
+        Snippet("gemini-cli", "gemini-cli", _gemini_cli(key, url, model), GEMINI_CLI_NOTE),
+        Snippet("aider", "aider", _aider(key, url, model)),
         Snippet("continue", "Continue", _continue(key, url, model), "~/.continue/config.yaml"),
         Snippet("cursor", "Cursor", _cursor(key, url, model), CURSOR_NOTE),
     ]
 
 
+GEMINI_CLI_NOTE = 'With {"security": {"auth": {"selectedType": "gemini-api-key"}}} in ~/.gemini/settings.json'
 CURSOR_NOTE = "Cursor sends requests through its own servers: they must be able to reach this base URL over HTTPS."
 
 
+def _root(url: str) -> str:
+    """What Anthropic's and Google's clients take: they add the API's version themselves."""
+    return url.removesuffix("/v1")
+
+
 def _quoted(text: str) -> str:
-    """A string literal that JSON, Python, JavaScript and YAML all read alike."""
+    """A string literal that JSON, Python, JavaScript, YAML and TOML all read alike."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -100,6 +111,64 @@ def _curl(key: str, url: str, model: str) -> str:
             f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
         ]
     )
+
+
+def _claude_code(key: str, url: str, model: str) -> str:
+    """https://code.claude.com/docs/en/llm-gateway; the Haiku model is for small tasks in the background."""
+    return f"""\
+export ANTHROPIC_BASE_URL={shlex.quote(_root(url))}
+export ANTHROPIC_AUTH_TOKEN={shlex.quote(key)}
+export ANTHROPIC_MODEL={shlex.quote(model)}
+export ANTHROPIC_DEFAULT_HAIKU_MODEL={shlex.quote(model)}
+claude
+"""
+
+
+def _codex(key: str, url: str, model: str) -> str:
+    """Codex reads the key from its environment only."""
+    return f"""\
+# in the shell: export KODNA_API_KEY={shlex.quote(key)}
+model = {_quoted(model)}
+model_provider = "kodna"
+
+[model_providers.kodna]
+name = "Kodna"
+base_url = {_quoted(url)}
+env_key = "KODNA_API_KEY"
+wire_api = "responses"
+"""
+
+
+def _opencode(key: str, url: str, model: str) -> str:
+    config = {
+        "$schema": "https://opencode.ai/config.json",
+        "model": f"kodna/{model}",
+        "provider": {
+            "kodna": {
+                "npm": "@ai-sdk/openai-compatible",
+                "name": "Kodna",
+                "options": {"baseURL": url, "apiKey": key},
+                "models": {model: {"tool_call": True}},
+            }
+        },
+    }
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+
+def _gemini_cli(key: str, url: str, model: str) -> str:
+    return f"""\
+export GOOGLE_GEMINI_BASE_URL={shlex.quote(_root(url))}
+export GEMINI_API_KEY={shlex.quote(key)}
+gemini --model {shlex.quote(model)}
+"""
+
+
+def _aider(key: str, url: str, model: str) -> str:
+    return f"""\
+export OPENAI_API_BASE={shlex.quote(url)}
+export OPENAI_API_KEY={shlex.quote(key)}
+aider --model {shlex.quote("openai/" + model)}
+"""
 
 
 def _continue(key: str, url: str, model: str) -> str:

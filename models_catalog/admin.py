@@ -120,8 +120,9 @@ class ProviderAdmin(Switchable):
         credential = ("api_key", "clear_api_key") if stored else ("api_key",)
         return (
             (None, {"fields": ("slug", "dialect", "base_url", *credential, "is_active", "discovers")}),
-            ("What it serves", {"fields": ("groups", "supports", "headers", "quirks")}),
+            ("What it serves", {"fields": ("groups", "supports", "headers")}),
             ("Timeouts and load", {"fields": (self.TIMEOUTS[:2], self.TIMEOUTS[2:], "max_concurrency")}),
+            ("Departures from the dialect", {"fields": ("quirks",), "classes": ("collapse",)}),
         )
 
     def changed_columns(self, form: Any) -> list[str]:

@@ -17,6 +17,7 @@ from django.db import models
 
 from models_catalog import models as rows
 from models_catalog.catalog_yaml import Invalid
+from models_catalog.quirks import QUIRKS
 
 VERSION = 1
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)  # from when a price without a date holds
@@ -218,6 +219,14 @@ def names(checker: Checker, value: Any, path: str) -> list[str]:
     return value
 
 
+def _quirks(checker: Checker, value: Any, path: str) -> list[str]:
+    found = names(checker, value, path)
+    for index, name in enumerate(found):
+        if isinstance(name, str) and name not in QUIRKS:
+            checker.fault(f"{path}[{index}]", f"there is no quirk {name[:60]!r}{closest(name, QUIRKS)}")
+    return found
+
+
 def choice(options: Collection[str]) -> Check:
     def check(checker: Checker, value: Any, path: str) -> str:
         if isinstance(value, str) and value in options:
@@ -311,7 +320,7 @@ PROVIDER = {
     "timeout": Key("", _timeout),
     "max_concurrency": Key("max_concurrency", whole),
     "supports": Key("supports", names),
-    "quirks": Key("quirks", names),
+    "quirks": Key("quirks", _quirks),
     "discover": Key("discovers", flag),
 }
 VENDOR = {"name": Key("name", text(rows.Vendor.name))}

@@ -28,10 +28,12 @@ SECONDS = 10.0  # for the connection and for each read
 DEADLINE = 30.0
 MAX_BYTES = 5 * 1024 * 1024
 LOCAL = ("local", "Local models")
+# Where a dialect lists its models, behind the base URL as its SDK takes it; each on one page.
+_LISTS = {"anthropic": "/v1/models?limit=1000", "gemini": "/v1beta/models?pageSize=1000"}
 _LOOPBACK = re.compile(r"://(?:127\.|localhost\b|\[::1\])")
 _STATUS = {
-    404: "it has no /models there (404): does the base URL end in /v1?",
-    405: "it has no /models there (405): does the base URL end in /v1?",
+    404: "it has no list of models there (404): is the base URL as its SDK takes it, OpenAI's with /v1?",
+    405: "it has no list of models there (405): is the base URL as its SDK takes it, OpenAI's with /v1?",
     407: "a proxy in between asks for credentials (407)",
     429: "it answers, but refuses for now: too many requests (429)",
 }
@@ -62,7 +64,7 @@ def _opener() -> request.OpenerDirector:
 
 
 def list_models(provider: snapshot.Provider) -> list[str]:
-    """The IDs that `GET {base_url}/models` lists, in its order. Raises `ProbeError`."""
+    """The IDs that the provider lists, in its order. Raises `ProbeError`."""
     if not _is_address(provider.base_url):
         raise ProbeError("the base URL is not an address of http:// or https://")
     try:
@@ -74,7 +76,8 @@ def list_models(provider: snapshot.Provider) -> list[str]:
         # ValueError: urllib quotes a header that it cannot send, and that may be the credential.
         raise ProbeError(_reason(failure)) from None
     try:
-        return _ids(json.loads(body))
+        answer = json.loads(body)
+        return _ids(_as_openai(answer) if provider.dialect == "gemini" else answer)
     except (ValueError, RecursionError):
         raise ProbeError("it answers /models with something that is not JSON: is this the API's base URL?") from None
 
@@ -88,10 +91,9 @@ def _is_address(url: str) -> bool:
 
 
 def _get(provider: snapshot.Provider) -> bytes:
-    headers = {"accept": "application/json", "user-agent": "kodna"}
-    if provider.api_key:
-        headers["authorization"] = f"Bearer {provider.api_key}"
-    ask = request.Request(f"{provider.base_url}/models", headers={**headers, **dict(provider.headers)})  # noqa: S310
+    headers = {"accept": "application/json", "user-agent": "kodna", **provider.credential_headers()}
+    path = _LISTS.get(provider.dialect, "/models")
+    ask = request.Request(provider.base_url + path, headers={**headers, **dict(provider.headers)})  # noqa: S310
     ends = time.monotonic() + DEADLINE
     with _opener().open(ask, timeout=SECONDS) as answer:
         return _read(answer, ends)
@@ -142,13 +144,22 @@ def _reason(failure: Exception) -> str:
 
 
 def _ids(answer: object) -> list[str]:
-    """OpenAI's list shape; a bare list (Together) and `"data": null` (Ollama without models) are met too."""
+    """OpenAI's and Anthropic's shape; a bare list (Together) and `"data": null` (Ollama without models) are met too."""
     listed = answer.get("data", answer) if isinstance(answer, dict) else answer
     if listed is None:
         return []
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise ProbeError('its answer to /models is JSON, but not OpenAI\'s list {"data": [{"id": …}]}')
     return list(dict.fromkeys(item["id"] for item in listed if _usable(item.get("id"))))
+
+
+def _as_openai(answer: object) -> object:
+    """Gemini's list: each name begins with `models/`, and there are some that do not generate."""
+    listed = answer.get("models") if isinstance(answer, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        return answer
+    able = [item for item in listed if "generateContent" in item.get("supportedGenerationMethods", ["generateContent"])]
+    return {"data": [{"id": str(item.get("name", "")).removeprefix("models/")} for item in able]}
 
 
 def _usable(name: object) -> bool:

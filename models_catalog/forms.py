@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.core.exceptions import ValidationError
 from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminExpandableTextareaWidget,
     UnfoldAdminPasswordToggleWidget,
     UnfoldAdminSelectWidget,
@@ -14,6 +15,7 @@ from unfold.widgets import (
 )
 
 from models_catalog.models import HEADER_NAME, SECRET_HEADER, Alias, Catalog, Model, Provider, validate_id
+from models_catalog.quirks import QUIRKS
 
 MASK = "(stored)"  # stands for a header value that is not shown; sent back, it keeps what is stored
 
@@ -96,7 +98,12 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
     supports = NamesField(
         help_text="Endpoints that it has: chat, responses, embeddings, images, audio.", initial=["chat"]
     )
-    quirks = NamesField(help_text="Named departures from the dialect.")
+    quirks = forms.MultipleChoiceField(
+        label="",
+        required=False,
+        choices=[(name, f"{name}: {words}") for name, words in QUIRKS.items()],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+    )
     headers = HeadersField(
         help_text=f"Name: value, one a line; sent with every request. {MASK} stands for a value that is kept."
     )

@@ -10,6 +10,7 @@ from django.db import models
 from django.utils import timezone
 
 from models_catalog.crypto import EncryptedTextField
+from models_catalog.quirks import validate_quirks
 
 validate_id = RegexValidator(r"^[^\s\x00-\x1f\x7f]+\Z", "No spaces or control characters.")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")  # ${NAME}, ${NAME:-default}
@@ -112,7 +113,7 @@ class Provider(models.Model):
         default=chat_only, blank=True, validators=[validate_names], help_text="Endpoints that it has."
     )
     quirks = models.JSONField(
-        default=list, blank=True, validators=[validate_names], help_text="Named departures from the dialect."
+        default=list, blank=True, validators=[validate_names, validate_quirks], help_text="Departures from the dialect."
     )
     discovers = models.BooleanField(
         "add its models by itself",

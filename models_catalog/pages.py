@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.text import slugify
-from django.utils.translation import get_language
+from django.utils.translation import get_language, ngettext_lazy
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import conditional_page, require_safe
 
@@ -30,6 +31,12 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 _NO_MODEL = "your-model-id"  # stands in the snippets while the catalog is empty
+_SECONDS = ngettext_lazy("%d second", "%d seconds")
+_UNITS = (
+    (86_400, ngettext_lazy("%d day", "%d days")),
+    (3_600, ngettext_lazy("%d hour", "%d hours")),
+    (60, ngettext_lazy("%d minute", "%d minutes")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,11 @@ class VendorGroup:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The model in the snippets. `literal` is its id as a string of JSON, Python, JavaScript and YAML at once."""
+    """The model in the snippets. `literal` is its id as a string of JSON, Python, JavaScript, YAML and TOML at once."""
 
     id: str
     literal: str
+    shell: str
     path: str
     cody_id: str
     context: int | None
@@ -90,7 +98,13 @@ class Page:
     body_limit: str
     body_timeout: str
     keepalive: str
+    held: str
     no_auth: bool
+
+    @property
+    def root_url(self) -> str:
+        """For the SDKs that add the API's version themselves: Anthropic's and Google's."""
+        return self.base_url.removesuffix("/v1")
 
 
 def compact(tokens: int | None) -> str:
@@ -114,6 +128,16 @@ def size(length: int) -> str:
     return f"{length} bytes"
 
 
+def lifetime(seconds: int) -> str:
+    """86400 → 24 hours: in the largest unit that there is more than one of, and no part of one. Empty for none."""
+    if not seconds:
+        return ""
+    for unit, words in _UNITS:
+        if seconds > unit and seconds % unit == 0:
+            return words % (seconds // unit)
+    return _SECONDS % seconds
+
+
 def base_url(request: HttpRequest) -> str:
     """What clients are given: the operator's URL where one is set, else the one this request came to. Ends in /v1."""
     url = (settings.PUBLIC_BASE_URL or f"{request.scheme}://{request.get_host()}").rstrip("/")
@@ -133,8 +157,9 @@ def _example(model: snapshot.Model | None) -> Example:
     name = model.id if model else _NO_MODEL
     return Example(
         id=name,
-        # An apostrophe would end the shell's quotes around a JSON body; its escape is the same in all four languages.
+        # An apostrophe would end the shell's quotes around a JSON body; its escape is the same in all these languages.
         literal=json.dumps(name, ensure_ascii=False).replace("'", "\\u0027"),
+        shell=shlex.quote(name),
         path=quote(name, safe="/:@"),
         # Cody's model references take no slash: https://sourcegraph.com/docs/cody/enterprise/model-configuration
         cody_id=re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model",
@@ -187,6 +212,7 @@ def build(request: HttpRequest) -> Page:
         body_limit=size(settings.MAX_BODY_BYTES),
         body_timeout=f"{settings.BODY_TIMEOUT:g}",
         keepalive=f"{settings.KEEPALIVE_SECONDS:g}",
+        held=lifetime(settings.RESPONSES_TTL),
         no_auth=settings.ALLOW_NO_AUTH,
     )
 

@@ -14,7 +14,12 @@ from models_catalog import models as rows
 from models_catalog.pricing import Price, per_token
 
 DEMO_PROVIDER = "kodna-demo"
-DIALECTS = {"openai"}  # that the gateway speaks
+DIALECTS = {"openai", "anthropic", "gemini"}  # that the gateway speaks
+API_KEY_HEADER = "api_key_header"  # the quirk of Azure OpenAI: the credential goes into the header `api-key`
+# How a dialect's servers take the credential: the header, and what stands before the key.
+_BEARER = ("authorization", "Bearer ")
+_CREDENTIAL = {"anthropic": ("x-api-key", ""), "gemini": ("x-goog-api-key", "")}
+_ANTHROPIC_VERSION = "2023-06-01"  # it refuses a request without: https://docs.anthropic.com/en/api/versioning
 
 
 class Unusable(Exception):
@@ -39,6 +44,16 @@ class Provider:
     idle_timeout: float
     total_timeout: float
     max_concurrency: int
+
+    def credential_headers(self) -> dict[str, str]:
+        """What the dialect wants with every request, beside `headers`."""
+        name, scheme = _CREDENTIAL.get(self.dialect, _BEARER)
+        if API_KEY_HEADER in self.quirks:
+            name, scheme = "api-key", ""
+        found = {name: scheme + self.api_key} if self.api_key else {}
+        if self.dialect == "anthropic":
+            found["anthropic-version"] = _ANTHROPIC_VERSION
+        return found
 
     def __repr__(self) -> str:  # a credential must not get into a log by way of a traceback
         return f"Provider({self.name!r}, {self.base_url!r})"

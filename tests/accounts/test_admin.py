@@ -103,6 +103,12 @@ def test_lists_are_written_as_text(admin_client):
     assert (key.allowed_groups, key.allowed_networks) == ([], ["10.0.0.0/8"])
 
 
+@pytest.mark.parametrize(("field", "strict"), [({"strict": "on"}, True), ({}, False)])
+def test_a_key_can_be_strict(admin_client, field, strict):
+    create(admin_client, **field)
+    assert ApiKey.objects.get().strict is strict
+
+
 def test_an_account_can_be_chosen(admin_client, account):
     create(admin_client, account=account.pk, new_account="")
     assert account.keys.count() == 1
@@ -144,9 +150,12 @@ def test_the_page_of_a_key(admin_client, key):
 
 def test_a_change_writes_what_was_changed_and_nothing_else(admin_client, key):
     url = f"{KEYS}{key.pk}/change/"
-    assert admin_client.post(url, {**FORM, "name": "desk", "is_active": "on", "rpm": 7}).status_code == 302
+    assert "a 400 that names the field" in text_of(admin_client, url)
+    form = {**FORM, "name": "desk", "is_active": "on", "rpm": 7, "strict": "on"}
+    assert admin_client.post(url, form).status_code == 302
     key.refresh_from_db()
     assert (key.name, key.rpm, key.rps, key.is_active, key.account.name) == ("desk", 7, 20, True, "acme")
+    assert key.strict
 
 
 def test_saving_does_not_undo_what_another_process_wrote(admin_client, key, monkeypatch):
@@ -310,6 +319,18 @@ def test_an_account_is_switched_off_in_its_form(admin_client, account):
     assert admin_client.post(url, {"name": "acme", "notes": "gone", **rows}).status_code == 302
     account.refresh_from_db()
     assert (account.is_active, account.notes) == (False, "gone")
+
+
+def test_zero_retention_is_a_switch_of_the_account_and_a_filter(admin_client, account):
+    rows = {"keys-TOTAL_FORMS": 0, "keys-INITIAL_FORMS": 0}
+    url, before = f"/admin/accounts/account/{account.pk}/change/", keys.version()
+    form = {"name": "acme", "is_active": "on", "zero_retention": "on", **rows}
+    assert admin_client.post(url, form).status_code == 302
+    account.refresh_from_db()
+    assert account.zero_retention
+    assert keys.version() > before, "running gateways learn of it"
+    assert url in text_of(admin_client, "/admin/accounts/account/?zero_retention__exact=1")
+    assert url not in text_of(admin_client, "/admin/accounts/account/?zero_retention__exact=0")
 
 
 def test_a_user_is_made(admin_client, settings):

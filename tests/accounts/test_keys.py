@@ -130,6 +130,16 @@ def test_a_key_of_an_account_that_is_off_is_not_active(account):
     assert not row.is_active
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_flags_of_a_key_and_its_account(account, on):
+    account.zero_retention = on
+    account.save(update_fields=["zero_retention"])
+    old, _ = keys.issue(account, strict=on)
+    row = found(keys.rotate(old, timedelta(0))[1])
+    assert row is not None
+    assert (row.strict, row.zero_retention) == (on, on)
+
+
 def test_touch_writes_at_most_once_a_minute_and_raises_no_version(account):
     key, _ = keys.issue(account)
     before, moment = keys.version(), timezone.now()
@@ -168,4 +178,8 @@ def test_nobody_is_anonymous_unless_allowed(db, settings):
     settings.ALLOW_NO_AUTH = True
     anonymous = keys.load().anonymous
     assert anonymous is not None
-    assert (anonymous.account, anonymous.is_active) == ("anonymous", True)
+    assert (anonymous.account, anonymous.is_active, anonymous.zero_retention) == ("anonymous", True, False)
+    Account.objects.update(zero_retention=True)
+    anonymous = keys.load().anonymous
+    assert anonymous is not None
+    assert anonymous.zero_retention

@@ -11,6 +11,7 @@ def test_it_works():
     key = ApiKey(account=Account(name="acme"), name="laptop", prefix="sk-kodna-Abcdefgh")
     assert str(key) == "laptop (sk-kodna-Abcdefgh…)"
     assert (key.rps, key.rpm, key.concurrency) == (20, 40, 0)
+    assert (key.strict, key.account.zero_retention) == (False, False)
 
 
 def test_limits_of_new_keys_are_settings(settings):

@@ -3,6 +3,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from django.test import RequestFactory
 from accounts.models import ApiKey
 from accounts.snippets import NO_MODEL, base_url, example_model, snippets
 
-KEY, URL = "sk-kodna-Ab1", "https://llm.example.org/v1"
+KEY, ROOT, URL = "sk-kodna-Ab1", "https://llm.example.org", "https://llm.example.org/v1"
 MODELS = ["gpt-4o-mini", 'vendor/it\'s "odd" \\ é']
 
 
@@ -20,10 +21,15 @@ def texts(model: str = MODELS[0]) -> dict[str, str]:
 
 
 def test_it_works():
-    assert list(texts()) == ["python", "javascript", "curl", "continue", "cursor"]
-    for text in texts().values():
+    assert list(texts()) == [
+        "python", "javascript", "curl",
+        "claude-code", "codex", "opencode", "gemini-cli", "aider",
+        "continue", "cursor",
+    ]  # fmt: skip
+    for slug, text in texts().items():
         assert KEY in text
-        assert URL in text
+        assert ROOT in text
+        assert (URL in text) is (slug not in {"claude-code", "gemini-cli"}), "these add the version themselves"
         assert MODELS[0] in text
 
 
@@ -39,6 +45,49 @@ def test_curl_sends_what_it_should(model):
     assert words[:3] == ["curl", "-N", f"{URL}/chat/completions"]
     assert f"Authorization: Bearer {KEY}" in words
     assert json.loads(words[-1])["model"] == model
+
+
+@pytest.mark.parametrize(
+    ("slug", "program", "names"),
+    [
+        (
+            "claude-code",
+            "claude",
+            {
+                "ANTHROPIC_BASE_URL": ROOT,
+                "ANTHROPIC_AUTH_TOKEN": KEY,
+                "ANTHROPIC_MODEL": "{model}",
+                "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}",
+            },
+        ),
+        ("gemini-cli", "gemini", {"GOOGLE_GEMINI_BASE_URL": ROOT, "GEMINI_API_KEY": KEY, "argument": "{model}"}),
+        ("aider", "aider", {"OPENAI_API_BASE": URL, "OPENAI_API_KEY": KEY, "argument": "openai/{model}"}),
+    ],
+)
+@pytest.mark.parametrize("model", MODELS)
+def test_agents_are_started_with_url_key_and_model(slug, program, names, model):
+    spy = f'{program}() {{ env -0; printf "argument=%s\\0" "$@"; }}\n'
+    done = subprocess.run(["bash", "-c", spy + texts(model)[slug]], capture_output=True, text=True, check=True)
+    said = done.stdout.split("\0")
+    assert {f"{name}={value.replace('{model}', model)}" for name, value in names.items()} <= {*said}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_codex_is_toml(model):
+    text = texts(model)["codex"]
+    config = tomllib.loads(text)
+    assert (config["model"], config["model_provider"]) == (model, "kodna")
+    assert config["model_providers"]["kodna"]["base_url"] == URL
+    assert f"export {config['model_providers']['kodna']['env_key']}={KEY}\n" in text
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_opencode_is_json(model):
+    config = json.loads(texts(model)["opencode"])
+    provider = config["provider"]["kodna"]
+    assert config["model"] == f"kodna/{model}"
+    assert provider["options"] == {"baseURL": URL, "apiKey": KEY}
+    assert list(provider["models"]) == [model]
 
 
 @pytest.mark.parametrize("model", MODELS)

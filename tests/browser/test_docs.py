@@ -82,6 +82,19 @@ def test_a_stranger_copies_a_whole_example_by_keyboard(page: Page) -> None:
     assert clipboard(page) == page.locator("#quick-start pre").first.text_content()
 
 
+def test_a_stranger_copies_the_base_url_of_the_other_sdks(page: Page, site: str) -> None:
+    page.get_by_role("button", name="Copy the base URL for Anthropic's and Google's SDKs").click()
+    expect(page.get_by_role("status")).to_have_text("Copied")
+    assert clipboard(page) == site.rstrip("/")
+
+
+def test_a_stranger_copies_an_agent_s_settings(page: Page, site: str) -> None:
+    page.locator(".contents").get_by_role("link", name="Codex CLI").click()
+    page.locator("#codex .copy").click()
+    expect(page.get_by_role("status")).to_have_text("Copied")
+    assert f'base_url = "{site}v1"\n' in clipboard(page)
+
+
 def test_copying_works_on_a_plain_http_host(context: BrowserContext, site: str) -> None:
     """There the browser gives no `navigator.clipboard`: the page copies the old way."""
     page = context.new_page()
@@ -105,7 +118,7 @@ def test_a_failed_copy_is_admitted(context: BrowserContext, site: str) -> None:
 def test_a_language_is_chosen_once_for_all_examples(page: Page) -> None:
     expect(page.locator("#streaming [data-language=curl]")).to_be_hidden()
     page.locator("#quick-start").get_by_role("radio", name="curl").check()
-    for section in ("#quick-start", "#streaming"):
+    for section in ("#quick-start", "#streaming", "#responses", "#messages", "#gemini"):
         expect(page.locator(f"{section} [data-language=curl]")).to_be_visible()
         expect(page.locator(f"{section} [data-language=python]")).to_be_hidden()
 

@@ -24,7 +24,6 @@ PROVIDER = {
     "groups": "",
     "supports": "chat",
     "headers": "",
-    "quirks": "",
     "max_concurrency": 0,
     **TIMEOUTS,
 }

@@ -101,12 +101,29 @@ def test_shapes_that_are_met(lister: Lister, body: str, names: list[str]) -> Non
     assert discovery.probe(provider(lister.base_url)) == names
 
 
+def test_anthropics_list(lister: Lister) -> None:
+    lister.body = json.dumps({"data": [{"type": "model", "id": "claude-x"}], "has_more": False}).encode()
+    assert discovery.probe(provider(lister.base_url.removesuffix("/v1"), dialect="anthropic")) == ["claude-x"]
+    ((path, headers),) = lister.asked
+    assert (path, headers["x-api-key"]) == ("/v1/models?limit=1000", SECRET)
+    assert headers["anthropic-version"]
+
+
+def test_geminis_list(lister: Lister) -> None:
+    able, other = {"supportedGenerationMethods": ["generateContent"]}, {"supportedGenerationMethods": ["embedContent"]}
+    models = [{"name": "models/gemini-x", **able}, {"name": "models/embedding-x", **other}]
+    lister.body = json.dumps({"models": models}).encode()
+    assert discovery.probe(provider(lister.base_url.removesuffix("/v1"), dialect="gemini")) == ["gemini-x"]
+    ((path, headers),) = lister.asked
+    assert (path, headers["x-goog-api-key"]) == ("/v1beta/models?pageSize=1000", SECRET)
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
         (401, "it refuses this credential (401)"),
         (403, "it refuses this credential (403)"),
-        (404, "it has no /models there (404): does the base URL end in /v1?"),
+        (404, "it has no list of models there (404): is the base URL as its SDK takes it, OpenAI's with /v1?"),
         (429, "it answers, but refuses for now: too many requests (429)"),
         (400, "it refuses /models (400)"),
         (500, "it answers, but with an error of its own (500)"),

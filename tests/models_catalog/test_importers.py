@@ -135,7 +135,7 @@ def test_litellm_deployments_with_keys_of_their_own() -> None:
     ("params", "provider", "base_url", "model"),
     [
         ({"model": "together_ai/a/b"}, "together", "https://api.together.xyz/v1", "a/b"),
-        ({"model": "gemini/gemini-2.5-pro"}, "gemini", "https://generativelanguage.googleapis.com/v1beta/openai", None),
+        ({"model": "gemini/gemini-2.5-pro"}, "gemini", "https://generativelanguage.googleapis.com", None),
         ({"model": "fireworks_ai/x"}, "fireworks", "https://api.fireworks.ai/inference/v1", "x"),
         ({"model": "anything", "api_base": "https://llm.example.com/v1"}, "llm.example.com", None, "anything"),
         ({"model": "openai/x", "api_base": "os.environ/HOUSE_URL"}, "house_url", "${HOUSE_URL}", "x"),

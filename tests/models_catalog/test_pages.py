@@ -9,8 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ from django.test import Client
 from models_catalog import pages
 from models_catalog.models import Alias, Catalog, Model, Provider, Route, Vendor
 from proxy import errors
-from tests.upstreams import Received, Reply, Upstream, chat_stream, completion
+from tests.upstreams import Received, Reply, Upstream, chat_stream, completion, json_reply
 
 NASTY = """<script>alert('1')</script>"&amp;\\{{x}}"""
 
@@ -59,6 +61,11 @@ def blocks(page: str, language: str) -> list[str]:
     return [html.unescape(block) for block in found]
 
 
+def example(page: str, section: str, language: str) -> str:
+    """The first block of a section."""
+    return blocks(page.split(f'<section id="{section}"')[1].split("</section>")[0], language)[0]
+
+
 def row(page: str, slug: str) -> str:
     return next(part for part in page.split("<tr") if f'class="model-id">{html.escape(slug)}<' in part)
 
@@ -91,10 +98,24 @@ def test_sizes_are_in_the_setting_s_units(length: int, shown: str) -> None:
     assert pages.size(length) == shown
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, ""), (1, "1 second"), (90, "90 seconds"), (60, "60 seconds"), (120, "2 minutes"), (5400, "90 minutes"),
+        (86_400, "24 hours"), (7 * 86_400, "7 days"),
+    ],
+)  # fmt: skip
+def test_lifetimes_are_in_the_largest_unit(seconds: int, shown: str) -> None:
+    assert pages.lifetime(seconds) == shown
+
+
 @pytest.mark.parametrize("url", ["https://llm.example/api", "https://llm.example/api/", "https://llm.example/api/v1"])
 def test_the_operator_s_base_url_ends_in_v1(client: Client, settings, url: str) -> None:
     settings.PUBLIC_BASE_URL = url
-    assert 'class="base-url">https://llm.example/api/v1</code>' in text(client)
+    page = text(client)
+    assert 'class="base-url">https://llm.example/api/v1</code>' in page
+    assert 'base_url="https://llm.example/api",' in example(page, "messages", "python")
+    assert "https://llm.example/api/v1beta/models/" in example(page, "gemini", "curl")
 
 
 def test_the_base_url_follows_the_request(client: Client, settings) -> None:
@@ -262,6 +283,22 @@ def test_a_server_without_keys_says_so(client: Client, settings) -> None:
     assert "without a key: it is set up" in text(client)
 
 
+def test_how_long_a_response_is_held_is_the_setting(client: Client, settings) -> None:
+    settings.RESPONSES_TTL = 3 * 3600
+    page = text(client)
+    assert "for 3 hours after its last use" in page
+    assert "GET /v1/responses/{id}" in page
+    assert "previous_response_id=" in example(page, "responses", "python")
+
+
+def test_where_none_is_held_nothing_is_promised(client: Client, settings) -> None:
+    settings.RESPONSES_TTL = 0
+    page = text(client)
+    assert "This server holds no responses" in page
+    assert "previous_response_id=" not in example(page, "responses", "python")
+    assert "/v1/responses/{id}" not in page
+
+
 def _refusals(kind: type[errors.Refusal] = errors.Refusal) -> Iterator[type[errors.Refusal]]:
     for child in kind.__subclasses__():
         yield child
@@ -278,6 +315,14 @@ def test_every_error_of_the_gateway_is_in_the_table(client: Client) -> None:
         assert kind.code is None or f"<code>{kind.code}</code>" in rows[str(kind.status)]
 
 
+def test_every_code_that_is_given_to_an_error_is_in_the_table(client: Client) -> None:
+    table = text(client).split('<table class="wide errors">')[1].split("</table>")[0]
+    sources = Path(errors.__file__).parent.glob("*.py")
+    given = {code for file in sources for code in re.findall(r'\bcode="([a-z_]+)"', file.read_text(encoding="utf-8"))}
+    assert {"responses_unavailable", "previous_response_not_found", "model_not_allowed"} <= given
+    assert {code for code in given if f"<code>{code}</code>" not in table} == set()
+
+
 @pytest.fixture(params=["org/gpt-4o", NASTY])
 def full_page(request: pytest.FixtureRequest, client: Client, provider: Provider) -> tuple[str, str]:
     add(request.param, provider, context=128000, output=4096, supports=["tools", "vision"])
@@ -291,12 +336,21 @@ def test_the_python_examples_are_python(full_page: tuple[str, str]) -> None:
         assert slug in strings
 
 
+def _model_of(url: str, body: dict[str, object]) -> object:
+    """Gemini names it in the path."""
+    return body.get("model") or unquote(urlsplit(url).path).partition("/models/")[2].rpartition(":")[0]
+
+
 def test_the_curl_examples_are_for_a_shell(full_page: tuple[str, str]) -> None:
     slug, page = full_page
+    paths = []
     for block in blocks(page, "curl"):
         arguments = shlex.split(block)
-        assert "http://testserver/v1/chat/completions" in arguments
-        assert json.loads(arguments[arguments.index("-d") + 1])["model"] == slug
+        url = next(argument for argument in arguments if argument.startswith("http://testserver/"))
+        assert _model_of(url, json.loads(arguments[arguments.index("-d") + 1])) == slug
+        paths.append(urlsplit(url).path)
+    assert paths[:2] == ["/v1/chat/completions", "/v1/responses"]
+    assert {"/v1/messages", f"/v1beta/models/{quote(slug, safe='/:@')}:generateContent"} <= {*paths}
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node: it is not installed")
@@ -309,16 +363,25 @@ def test_the_javascript_examples_are_javascript(full_page: tuple[str, str], tmp_
         subprocess.run(["node", "--check", file], check=True, timeout=20)
 
 
-def _chat(request: Received) -> Reply:
+def _answer(request: Received) -> Reply:
+    """What a gateway says: of each format as much as its SDK needs."""
+    if request.path == "/v1/responses":
+        text = {"type": "output_text", "text": "Hello you", "annotations": []}
+        output = [{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text]}]
+        return json_reply({"id": "resp_1", "object": "response", "status": "completed", "output": output})
+    if request.path == "/v1/messages":
+        return json_reply({"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hello you"}]})
+    if request.path.endswith("/models/org/gpt-4o:generateContent"):  # the SDK says /v1, the curl example /v1beta
+        return json_reply({"candidates": [{"content": {"parts": [{"text": "Hello you"}], "role": "model"}}]})
     assert request.path == "/v1/chat/completions"
     return chat_stream("Hello", " you") if request.json.get("stream") else completion("Hello you")
 
 
 @pytest.fixture
 def live_page(client: Client, provider: Provider, upstream: Upstream, settings) -> str:
-    """The page of a gateway that answers chats: what it shows can be run."""
+    """The page of a gateway that answers: what it shows can be run."""
     settings.PUBLIC_BASE_URL = upstream.base_url
-    upstream.answers(_chat)
+    upstream.answers(_answer)
     add("org/gpt-4o", provider, context=128000, output=4096, supports=["tools"])
     return text(client)
 
@@ -328,37 +391,47 @@ def run(command: list[str], upstream: Upstream) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     for request in upstream.requests:
-        assert request.headers["authorization"] == "Bearer sk-kodna-test"
-        assert request.json["model"] == "org/gpt-4o"
+        sent = request.headers
+        key = sent.get("authorization", "").removeprefix("Bearer ") or sent.get("x-api-key") or sent["x-goog-api-key"]
+        assert key == "sk-kodna-test"
+        assert _model_of(request.target, request.json) == "org/gpt-4o"
     return done.stdout
 
 
 def test_the_openai_examples_run(live_page: str, upstream: Upstream) -> None:
-    quick, streaming, *_ = blocks(live_page, "python")
-    said = run([sys.executable, "-c", f"{quick}\n{streaming}"], upstream)
-    assert said.split("\n")[:3] == ["Hello you", "Hello you", "10 tokens"]
+    code = "\n".join(example(live_page, section, "python") for section in ("quick-start", "streaming", "responses"))
+    said = run([sys.executable, "-c", code], upstream)
+    assert said.split("\n") == ["Hello you", "Hello you", "10 tokens", "Hello you", "Hello you", ""]
+    assert upstream.last.json["previous_response_id"] == "resp_1"
 
 
-@pytest.mark.parametrize("number", [2, 3], ids=["langchain", "llamaindex"])
-def test_the_library_examples_run(live_page: str, upstream: Upstream, number: int) -> None:
-    assert run([sys.executable, "-c", blocks(live_page, "python")[number]], upstream) == "Hello you\n"
+@pytest.mark.parametrize("section", ["messages", "gemini", "langchain", "llamaindex"])
+def test_the_other_python_examples_run(live_page: str, upstream: Upstream, section: str) -> None:
+    assert run([sys.executable, "-c", example(live_page, section, "python")], upstream) == "Hello you\n"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl: it is not installed")
 def test_the_curl_examples_run(live_page: str, upstream: Upstream) -> None:
-    plain, streamed = (run(["bash", "-c", block], upstream) for block in blocks(live_page, "curl"))
+    plain, *others = (run(["bash", "-c", block], upstream) for block in blocks(live_page, "curl"))
     assert json.loads(plain)["choices"][0]["message"]["content"] == "Hello you"
-    assert streamed.endswith("data: [DONE]\n\n")
+    assert len(others) == 4
+    for said in others:
+        assert "Hello" in said
+    assert sum(said.endswith("data: [DONE]\n\n") for said in others) == 1
 
 
 def test_the_json_examples_are_json(full_page: tuple[str, str]) -> None:
     slug, page = full_page
-    answer, error, cody = (json.loads(block) for block in blocks(page, "json"))
+    answer, error, opencode, gemini_cli, cody = (json.loads(block) for block in blocks(page, "json"))
     assert answer["model"] == slug
     assert set(error["error"]) == {"message", "type", "param", "code"}
     override = cody["modelConfiguration"]["modelOverrides"][0]
     assert override["serverSideConfig"]["apiModel"] == slug
     assert override["contextWindow"] == {"maxInputTokens": 128000, "maxOutputTokens": 4096}
+    assert opencode["model"] == f"kodna/{slug}"
+    assert opencode["provider"]["kodna"]["options"]["baseURL"] == "http://testserver/v1"
+    assert opencode["provider"]["kodna"]["models"][slug]["limit"] == {"context": 128000, "output": 4096}
+    assert gemini_cli == {"security": {"auth": {"selectedType": "gemini-api-key"}}}
     assert re.fullmatch(r"kodna::v1::[\w.-]+", override["modelRef"])
 
 
@@ -368,6 +441,45 @@ def test_the_continue_example_is_its_config(full_page: tuple[str, str]) -> None:
     assert (model["model"], model["apiBase"], model["provider"]) == (slug, "http://testserver/v1", "openai")
     assert model["capabilities"] == ["tool_use", "image_input"]
     assert model["defaultCompletionOptions"] == {"contextLength": 128000, "maxTokens": 4096}
+
+
+def test_the_codex_example_is_its_config(full_page: tuple[str, str]) -> None:
+    slug, page = full_page
+    config = tomllib.loads(example(page, "codex", "toml"))
+    assert (config["model"], config["model_provider"]) == (slug, "kodna")
+    assert config["model_providers"]["kodna"]["base_url"] == "http://testserver/v1"
+
+
+@pytest.mark.parametrize(
+    ("section", "program", "base_url"),
+    [
+        ("claude-code", "claude", "ANTHROPIC_BASE_URL=http://testserver"),
+        ("gemini-cli", "gemini", "GOOGLE_GEMINI_BASE_URL=http://testserver"),
+        ("aider", "aider", "OPENAI_API_BASE=http://testserver/v1"),
+    ],
+)
+def test_the_agents_are_started_with_url_key_and_model(
+    full_page: tuple[str, str], section: str, program: str, base_url: str
+) -> None:
+    slug, page = full_page
+    spy = f'{program}() {{ env; printf "%s\\n" "$@"; }}; KODNA_API_KEY=sk-kodna-test\n'
+    done = subprocess.run(
+        ["bash", "-c", spy + example(page, section, "shell")], capture_output=True, text=True, check=True, timeout=20
+    )
+    said = done.stdout.split("\n")
+    assert base_url in said
+    assert any(line.endswith("=sk-kodna-test") for line in said)
+    assert any(line.endswith(slug) for line in said)
+
+
+@pytest.mark.parametrize(("context", "told"), [(8192, False), (200_000, True), (None, False)])
+def test_claude_code_is_told_of_a_window_that_it_can_work_in(
+    client: Client, provider: Provider, context: int | None, told: bool
+) -> None:
+    add("gpt-4o", provider, context=context)
+    block = example(text(client), "claude-code", "shell")
+    assert (f"export CLAUDE_CODE_MAX_CONTEXT_TOKENS={context}\n" in block) is told
+    assert block.endswith("\nclaude")
 
 
 def test_what_is_not_known_of_a_model_is_left_out(client: Client, provider: Provider) -> None:

@@ -90,7 +90,7 @@ def test_a_provider_whose_variable_is_not_set_has_no_route(settings: Any) -> Non
     ("change", "reason"),
     [
         ({"is_active": False}, "switched off"),
-        ({"dialect": "gemini"}, "this version does not speak the dialect 'gemini'"),
+        ({"dialect": "fal"}, "this version does not speak the dialect 'fal'"),
         ({"discovers": True, "reachable": False}, "it does not answer"),
         ({"base_url": "${NOT_SET}/v1"}, "NOT_SET is not set in the environment"),
     ],

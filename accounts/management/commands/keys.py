@@ -36,6 +36,9 @@ class Command(BaseCommand):
         create.add_argument("--models", default="", metavar="A,B", help="Only these models.")
         create.add_argument("--groups", default="", metavar="A,B", help="Only these provider groups.")
         create.add_argument("--ips", default="", metavar="CIDR,CIDR", help="Only from these addresses or networks.")
+        create.add_argument(
+            "--strict", action="store_true", help="Refuse what would lose a field on its way to another format."
+        )
         listing = verbs.add_parser("list", help="All keys, without secrets.")
         listing.add_argument("--format", default="table", metavar="table|json|csv")
         revoke = verbs.add_parser("revoke", help="Switch a key off.")
@@ -57,6 +60,7 @@ class Command(BaseCommand):
             "allowed_groups": split_names(options.groups),
             "allowed_networks": split_names(options.ips),
             "expires_at": _moment(options.expires),
+            "strict": options.strict,
         }
         fields |= {name: _count(name, getattr(options, name)) for name in ("rps", "rpm", "concurrency")}
         given = {name: value for name, value in fields.items() if value is not None}

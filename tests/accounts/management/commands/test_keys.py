@@ -38,7 +38,7 @@ def test_it_works():
     assert (out.count("\n"), err) == (1, "")
     key = ApiKey.objects.get(account__name="acme")
     assert bytes(key.digest) == keys.digest(out.strip().encode())
-    assert (key.rps, key.rpm, key.concurrency, key.expires_at) == (20, 40, 0, None)
+    assert (key.rps, key.rpm, key.concurrency, key.expires_at, key.strict) == (20, 40, 0, None, False)
 
 
 def test_create_with_everything():
@@ -49,6 +49,11 @@ def test_create_with_everything():
     assert (key.allowed_models, key.allowed_groups, key.allowed_networks) == (["a", "b"], ["g"], ["::1"])
     assert key.expires_at is not None
     assert key.expires_at.isoformat() == "2999-12-31T23:59:00+00:00"
+
+
+def test_create_a_strict_key():
+    run("create", "--account", "acme", "--strict")
+    assert ApiKey.objects.get().strict
 
 
 def test_create_takes_the_account_that_there_is():
