@@ -19,7 +19,7 @@ from django.core.asgi import get_asgi_application
 _django = get_asgi_application()
 
 from models_catalog.tasks import discover_models
-from proxy import asgi, background, meter
+from proxy import asgi, background, held, meter
 from proxy.background import Tables
 from proxy.exchange import Gateway
 from proxy.limits import Limiter
@@ -45,7 +45,7 @@ def _start() -> asgi.Application:
         thread.start()
     atexit.register(_stop)
     threads[0].settled.wait(10)  # a request before that would find no key
-    return asgi.Application(Gateway(tables, journal, Limiter(), Pool()), Status(tables, threads))
+    return asgi.Application(Gateway(tables, journal, Limiter(), Pool(), held.from_settings()), Status(tables, threads))
 
 
 def _stop() -> None:

@@ -50,14 +50,12 @@ class Request(WebRequest):
         """As much as the application would read: of a request that it refuses for its key, nothing."""
         channel: Any = self.channel
         path = unquote(channel._path.decode("latin-1"))  # noqa: SLF001  # no public name yet
-        if not path.startswith(("/v1/", "/demo/")):
+        if not path.startswith(("/v1/", "/v1beta/", "/demo/")):
             return min(settings.MAX_BODY_BYTES, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)  # Django's pages
         if settings.ALLOW_NO_AUTH or path.startswith("/demo/"):
             return int(settings.MAX_BODY_BYTES)
-        sent = [
-            *self.requestHeaders.getRawHeaders(b"authorization", ()),
-            *self.requestHeaders.getRawHeaders(b"x-api-key", ()),
-        ]
+        names = (b"authorization", *ingress.KEY_HEADERS)
+        sent = [value for name in names for value in self.requestHeaders.getRawHeaders(name, ())]
         words = [value.split()[-1:] for value in sent]
         has_key = any(keys.well_formed(word.decode("latin-1")) for last in words for word in last)
         return settings.MAX_BODY_BYTES if has_key else 0
@@ -96,15 +94,9 @@ class Request(WebRequest):
         """Answer before the application knows of the request, and close the connection."""
         if self.channel is None:
             return
-        body = replies.error_body(refusal)
-        headers = [
-            *replies.error_headers(refusal),
-            (b"x-request-id", new_request_id().encode()),
-            (b"content-length", b"%d" % len(body)),
-        ]
-        lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
         channel: Any = self.channel
-        channel.transport.write(b"HTTP/1.1 %d Refused\r\n%s\r\n%s" % (refusal.status, lines, body))
+        path = getattr(channel, "_path", b"").decode("latin-1")
+        channel.transport.write(replies.whole(refusal, new_request_id(), path))
         channel.loseConnection()
 
 

@@ -68,6 +68,11 @@ KEEPALIVE_SECONDS = env.number("KODNA_KEEPALIVE_SECONDS", 15, least=0.05)  # sil
 REFRESH_SECONDS = env.number("KODNA_REFRESH_SECONDS", 0.4, least=0.05)  # how often a process looks for changes
 # A journal file is replaced when it is larger than this and wholly in the database.
 JOURNAL_BYTES = int(env.number("KODNA_JOURNAL_MB", 16, least=0.001) * 1024 * 1024)
+# Responses conversations (`store`, `previous_response_id`) are held in Redis, or in memory where there is none. For how
+# many seconds after they last went on (0: nothing is held); how large a response with its input may be; how large all.
+RESPONSES_TTL = int(env.number("KODNA_RESPONSES_TTL", 24 * 3600))
+RESPONSES_ENTRY_BYTES = int(env.number("KODNA_RESPONSES_ENTRY_MB", 16, least=0.001) * 1024 * 1024)
+RESPONSES_BYTES = int(env.number("KODNA_RESPONSES_MB", 64, least=0.001) * 1024 * 1024)
 # What `env:NAME` credentials and `${NAME:-default}` base URLs of the catalog are read from.
 # Not the gateway's own secrets: who may edit a provider could have them sent anywhere.
 _OWN = ("KODNA_", "DJANGO_", "DATABASE_URL", "REDIS_URL")

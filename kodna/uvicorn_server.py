@@ -97,14 +97,8 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._is_answering():
-            body = replies.error_body(refusal)
-            headers = [
-                *replies.error_headers(refusal),
-                (b"x-request-id", new_request_id().encode()),
-                (b"content-length", b"%d" % len(body)),
-            ]
-            lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
-            self.transport.write(b"HTTP/1.1 %d Refused\r\n%s\r\n%s" % (refusal.status, lines, body))
+            path = self.url.split(b"?")[0].decode("latin-1") if self._in_body else ""
+            self.transport.write(replies.whole(refusal, new_request_id(), path))
         self.transport.close()
 
 

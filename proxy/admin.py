@@ -74,6 +74,17 @@ class AccountFilter(RecentValueFilter):
     field, parameter_name = "account", "account__exact"
 
 
+class LossesFilter(admin.SimpleListFilter):
+    title = "lost something"
+    parameter_name = "lost"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "Yes")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
+        return queryset.filter(losses__gt="") if self.value() else queryset  # as the index usage_with_losses has it
+
+
 @admin.register(UsageRecord)
 class UsageRecordAdmin(ModelAdmin):
     list_display = (*("time", "key", "models_used", "provider", "result", "tokens", "price", "total", "is_stream"),)
@@ -85,7 +96,9 @@ class UsageRecordAdmin(ModelAdmin):
         ProviderFilter,
         KeyFilter,
         AccountFilter,
+        "endpoint",
         "streamed",
+        LossesFilter,
     )
     list_before_template: Any = "admin/proxy/usagerecord/sums.html"
     list_fullwidth = True
@@ -100,7 +113,8 @@ class UsageRecordAdmin(ModelAdmin):
     fieldsets = (
         (None, {"fields": ("request_id", "created_at", "endpoint", "outcome", "status", "error_code")}),
         ("Who", {"fields": ("key_link", "account", "client")}),
-        ("What", {"fields": ("requested_model", "alias", "model", "provider", "upstream_model", "streamed")}),
+        ("What", {"fields": ("requested_model", "alias", "model", "streamed")}),
+        ("Where", {"fields": ("provider", "upstream_model", "provider_format", "lost")}),
         (
             "Used",
             {
@@ -200,6 +214,12 @@ class UsageRecordAdmin(ModelAdmin):
     @display(description="total")
     def whole(self, row: UsageRecord) -> str:
         return f"{row.total_ms:,.1f} ms"
+
+    @display(description="lost")
+    def lost(self, row: UsageRecord) -> SafeString | str:
+        """Client's fields, by their paths, that the other format could not say."""
+        names = format_html_join(", ", "<code>{}</code>", ((name,) for name in row.losses.split(",") if name))
+        return names or "nothing"
 
     @display(description="attempts")
     def attempts_table(self, row: UsageRecord) -> SafeString | str:

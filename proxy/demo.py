@@ -17,7 +17,8 @@ from django.conf import settings
 
 from proxy import errors, meter, replies
 from proxy.exchange import new_request_id
-from proxy.formats.openai_chat import prompt_text
+from proxy.formats import openai_chat
+from proxy.formats.base import Prompt
 from proxy.formats.splice import Malformed, Members
 from proxy.ingress import Receive, Scope, Send, header, read_body
 from proxy.timer import Timer
@@ -111,8 +112,8 @@ class _Reply:
         self.message: dict[str, Any] = {"role": "assistant", "content": None if call else text}
         if call:
             self.message["tool_calls"] = [call]
-        text_in, messages, images = prompt_text(msgspec.json.encode(request["messages"]))
-        prompt = meter.estimate(text_in) + 3 * messages + 765 * images
+        asked = _prompt(request["messages"])
+        prompt = meter.estimate(asked.text) + 3 * asked.messages + 765 * asked.images
         said = call["function"]["name"] + call["function"]["arguments"] if call else text
         completion = meter.count(said)
         self.usage = {
@@ -132,9 +133,13 @@ def _words(text: str) -> Iterator[str]:
     yield text[start:]
 
 
+def _prompt(messages: list[Any]) -> Prompt:
+    return openai_chat.prompt(Members(msgspec.json.encode({"messages": messages})))
+
+
 def _reply(request: dict[str, Any]) -> _Reply:
     last = request["messages"][-1] if request["messages"] else {}
-    said = prompt_text(msgspec.json.encode([last]))[0].strip()
+    said = _prompt([last]).text.strip()
     if last.get("role") == "tool":
         return _Reply(request, f"The tool answered: {said}", None)
     tool = _chosen_tool(request)
@@ -190,7 +195,7 @@ async def _stream(scope: Scope, send: Send, request: dict[str, Any], reply: _Rep
     head = _head("chat.completion.chunk", request)
     options = request.get("stream_options")
     with_usage = isinstance(options, dict) and options.get("include_usage") is True
-    headers = [*replies.STREAM_HEADERS, *replies.common(new_request_id(), scope)]
+    headers = [*replies.stream_headers("sse"), *replies.common(new_request_id(), scope)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if reply.call else ""}]
     if reply.call:

@@ -35,6 +35,16 @@ class BadRequest(Refusal):
     pass
 
 
+class Lossy(BadRequest):
+    """A strict request that this route's format cannot say whole: one of the client's own format may."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, names: list[str], model: str) -> None:
+        words = f"The provider of {model!r} speaks another format, which cannot say: {', '.join(names[:20])}."
+        super().__init__(f"{words} The request or its key is strict.", param=names[0], retry=False)
+
+
 class InvalidJson(BadRequest):
     code = "invalid_json"
 
@@ -90,7 +100,12 @@ class AllTimedOut(Refusal):
 
 
 class Internal(Refusal):
+    """A bug of ours: the log has the traceback."""
+
     status, type, code = 500, "server_error", "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The gateway failed. The request id tells the operator where to look.")
 
 
 class ProviderFault(Exception):

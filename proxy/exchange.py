@@ -9,28 +9,39 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from accounts.keys import Key
 from models_catalog import pricing
 from models_catalog.pricing import Price
 from proxy import meter, replies
 from proxy.background import Tables
 from proxy.errors import AllFailed, Refusal
-from proxy.formats.openai_chat import KEEPALIVE, Answer, ChatStream, Pricer, Usage, error_event
+from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
+from proxy.formats.canonical import Usage
+from proxy.held import Entry, Held
 from proxy.ingress import ClientGone, Envelope, Scope, Send, header
 from proxy.limits import Lease, Limiter
 from proxy.models import UsageRecord
-from proxy.outgoing import clamped
+from proxy.outgoing import Passage, clamped
 from proxy.routing import Attempt, Target
 from proxy.timer import Timer
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
-from proxy.usage import Journal, Record
+from proxy.usage import Journal, Record, listed
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
 _random = random.Random().getrandbits  # noqa: S311  # seeded by the operating system in each process
+
+
+class _Named(msgspec.Struct):
+    id: str = ""
+
+
+_read_id = msgspec.json.Decoder(_Named).decode
 
 
 @dataclass(slots=True)
@@ -41,6 +52,7 @@ class Gateway:
     journal: Journal
     limiter: Limiter
     pool: Pool
+    held: Held
 
 
 class Exchange:
@@ -54,8 +66,10 @@ class Exchange:
         "_begun",
         "_envelope",
         "_finished",
+        "_format",
         "_keepalive",
         "_key",
+        "_passage",
         "_price",
         "_recorded",
         "_scope",
@@ -71,7 +85,7 @@ class Exchange:
         "timer",
     )
 
-    def __init__(self, gateway: Gateway, scope: Scope, send: Send) -> None:
+    def __init__(self, gateway: Gateway, client: Client, scope: Scope, send: Send) -> None:
         self.gateway = gateway
         self.gone = False
         self.started = False
@@ -82,8 +96,10 @@ class Exchange:
         self.record = Record(
             request_id=new_request_id(),
             created=time.time(),
+            endpoint=client.ENDPOINT,
             client=header(scope, b"user-agent")[:100].decode("latin-1"),
         )
+        self._format = client
         self._scope = scope
         self._send = send
         self._begun = time.perf_counter()
@@ -95,8 +111,9 @@ class Exchange:
         self._envelope: Envelope | None = None
         self._attempt: Attempt | None = None
         self._price: Price | None = None
-        self._stream: ChatStream | None = None
-        self._answer: Answer | None = None
+        self._passage: Passage | None = None
+        self._stream: Stream | None = None
+        self._answer: Relayed | None = None
         self._keepalive: asyncio.Task[None] | None = None
 
     # --- what becomes known ------------------------------------------------------------------------------------------
@@ -126,6 +143,13 @@ class Exchange:
         record.provider = attempt.route.provider.name
         record.upstream_model = attempt.route.model
 
+    def passage(self, envelope: Envelope, attempt: Attempt) -> Passage:
+        """The way to this provider and back. Raises `BadRequest` (400)."""
+        answer_id = self.record.request_id.removeprefix("req_")
+        passage = Passage(envelope, attempt, self.pricer, answer_id, int(self.record.created))
+        self._passage = passage
+        return passage
+
     def tried(self, reason: str = "", status: int | None = None) -> None:
         if self._attempt is not None:
             route = self._attempt.route
@@ -135,7 +159,7 @@ class Exchange:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    async def send_answer(self, answer: Answer) -> None:
+    async def send_answer(self, answer: Relayed) -> None:
         """A plain answer. A large one goes out in pieces: a client that does not read it cannot hold it for ever."""
         self._answered = time.perf_counter()
         self._answer, rest = answer, answer.body
@@ -143,6 +167,7 @@ class Exchange:
         if len(rest) > PIECE:
             await self._start(200, headers)
             rest = await self._all_but_the_last(rest)
+        await self._hold(answer.body)
         self._complete(answer.usage, answer.text)
         if not self.started:
             await self._start(200, headers)
@@ -157,7 +182,7 @@ class Exchange:
         self.timer.unlimit()
         return body[last:]
 
-    async def begin_stream(self, stream: ChatStream) -> None:
+    async def begin_stream(self, stream: Stream) -> None:
         self._stream = stream
         self._answered = time.perf_counter()
         self.delivering = True
@@ -175,6 +200,7 @@ class Exchange:
         stream = self._stream
         assert stream is not None
         if stream.error is None:
+            await self._hold(getattr(stream, "response", b""))  # only Responses' streams have it
             self._complete(stream.usage, stream.text())
         else:
             self._partial(Outcome.INCOMPLETE, 200, AllFailed.code or "")
@@ -190,7 +216,7 @@ class Exchange:
             return
         with suppress(ClientGone):
             await self._start_stream(routed=False)  # who will answer is not known yet
-            await self.send_piece(KEEPALIVE)
+            await self.send_piece(self._format.KEEPALIVE)
 
     async def refuse(self, refusal: Refusal) -> None:
         """The error as the answer; as an event, where a stream has begun."""
@@ -207,12 +233,20 @@ class Exchange:
 
     async def _send_refusal(self, refusal: Refusal) -> None:
         if self.started:
-            await self._last(error_event(refusal.message, refusal.type, refusal.code))
+            await self._last(self._end_of_stream(replies.error(refusal, self.record.request_id)))
             return
-        body = replies.error_body(refusal)
-        limits = self.gateway.limiter.headers(self._key) if self._key is not None and self.lease is None else []
+        body = self._format.error_body(replies.error(refusal, self.record.request_id))
+        found = self.gateway.limiter.left(self._key) if self._key is not None and self.lease is None else None
+        limits = replies.limits(found, self._format, self.record.created)
         await self._start(refusal.status, [*replies.error_headers(refusal), _length(body), *limits])
         await self._last(body)
+
+    def _end_of_stream(self, error: Error) -> bytes:
+        if self._stream is not None:
+            return self._stream.fail(error)
+        if self._envelope is not None and self._envelope.framing == "array":
+            return b"[" + self._format.error_body(error) + b"]"
+        return self._format.error_event(error)
 
     def left(self) -> None:
         """The client has gone: end the work for it, the provider's connection first of all."""
@@ -233,14 +267,34 @@ class Exchange:
             self.lease.release()
         if self._keepalive is not None:
             self._keepalive.cancel()
+            self._keepalive = None
         self.timer.stop()
         self._finished = True
+
+    async def _hold(self, response: bytes) -> None:
+        """An answer of Responses, for requests to come that go on from it."""
+        envelope, passage, key = self._envelope, self._passage, self._key
+        if envelope is None or passage is None or key is None or not envelope.kept or not response:
+            return
+        assert envelope.conversation is not None
+        entry = Entry(
+            id=_read_id(response).id,
+            owner=key.id,
+            created=self.record.created,
+            model=self.record.model,
+            provider="" if passage.translates else self.record.provider,
+            response=response,
+            input=envelope.conversation.input,
+            previous=envelope.conversation.previous,
+        )
+        await self.gateway.held.keep(entry)
 
     # --- the wire ----------------------------------------------------------------------------------------------------
 
     async def _start_stream(self, *, routed: bool = True) -> None:
         if not self.started:
-            await self._start(200, replies.STREAM_HEADERS, routed=routed)
+            assert self._envelope is not None
+            await self._start(200, replies.stream_headers(self._envelope.framing), routed=routed)
 
     async def _start(self, status: int, headers: replies.Headers, *, routed: bool = True) -> None:
         self.started = True
@@ -260,12 +314,13 @@ class Exchange:
             raise _gone(error) from error
 
     def _headers(self, routed: bool) -> replies.Headers:
-        headers = replies.common(self.record.request_id, self._scope)
+        headers = replies.common(self.record.request_id, self._scope, self._format)
         if self.lease is not None:
-            headers += self.lease.headers()
+            headers += replies.limits(self.lease.left(), self._format, self.record.created)
         attempt = self._attempt
         if routed and attempt is not None and self._envelope is not None:
             headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt))
+            headers += replies.losses(self._passage.losses.names if self._passage is not None else [])
         now = time.perf_counter()
         waited = ((self._answered or now) - self._asked) if self._asked else 0.0
         headers.append((b"server-timing", b"gateway;dur=%.2f" % ((now - self._begun - waited) * 1000)))
@@ -296,7 +351,7 @@ class Exchange:
         record = self.record
         if usage is None:
             assert self._envelope is not None
-            usage = meter.counted(self._envelope.members, said)
+            usage = meter.counted(self._format, self._envelope.members, said)
             record.estimated = True
         record.prompt_tokens, record.completion_tokens = usage.prompt, usage.completion
         record.cached_tokens, record.cache_write_tokens = usage.cached, usage.written
@@ -310,6 +365,9 @@ class Exchange:
         self._recorded = True
         record = self.record
         record.outcome, record.status, record.error_code = outcome.value, status, code[:60]
+        if self._passage is not None:
+            record.losses = listed(self._passage.losses.names)
+            record.provider_format = self._passage.theirs.NAME
         record.total_ms = round((time.perf_counter() - self._begun) * 1000, 3)
         if self._answered:
             record.first_token_ms = round((self._answered - self._begun) * 1000, 3)

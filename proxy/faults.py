@@ -11,7 +11,7 @@ import msgspec
 
 from models_catalog.snapshot import Provider
 from proxy.errors import ProviderFault, ProviderRefusal, Refusal
-from proxy.formats.openai_chat import read_error
+from proxy.formats.base import Format
 from proxy.upstream import retry_after
 
 # About the body that the client sent: no other provider would take it either.
@@ -26,14 +26,16 @@ _LONGEST = 1000
 _SECRET = 8  # characters; what is shorter is no secret but a word: local servers take any key
 
 
-def fault_of_status(status: int, body: bytes, retry: str, provider: Provider) -> ProviderFault | Refusal:
-    """The exception for a provider's answer other than 200."""
-    error = read_error(body)
+def fault_of_status(
+    status: int, body: bytes, retry: str, provider: Provider, spoken: Format
+) -> ProviderFault | Refusal:
+    """The exception for a provider's answer other than 200, in the format that it speaks."""
+    error = spoken.read_error(body)
     if (refused := _refused(status, error, provider)) is not None:
         return refused
     said = _clean(error.get("message"), provider)
     words = f"it answered with status {status}" + (f": {said}" if said else ".")
-    return ProviderFault("status", words, status=status, retry_after=retry_after(retry))
+    return ProviderFault("status", words, status=status, retry_after=_wait(retry, error))
 
 
 def fault_in_200(error: dict[str, Any], provider: Provider) -> ProviderFault | Refusal:
@@ -46,9 +48,15 @@ def fault_in_200(error: dict[str, Any], provider: Provider) -> ProviderFault | R
     return ProviderFault("error", words, status=status)
 
 
+def _wait(retry: str, error: dict[str, Any]) -> float | None:
+    """Seconds: the header's, else what the error itself says (Gemini's `RetryInfo`)."""
+    said = error.get("retry_after")
+    return retry_after(retry or (str(said) if isinstance(said, int | float) else ""))
+
+
 def _status(error: dict[str, Any]) -> int | None:
     """The status that an error inside a 200 stands for, where it says one."""
-    code = error.get("code")
+    code = error.get("status") if isinstance(error.get("status"), int) else error.get("code")
     if isinstance(code, str) and code.isdecimal() and len(code) == 3:
         code = int(code)
     if isinstance(code, int) and 400 <= code < 600:

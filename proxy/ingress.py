@@ -4,7 +4,6 @@ Called by `relay` only.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,11 @@ from django.conf import settings
 from accounts import addresses, keys
 from accounts.keys import Key, KeyTable
 from proxy import errors
+from proxy.formats import anthropic_messages
+from proxy.formats.base import BadField, Client
+from proxy.formats.canonical import Request
 from proxy.formats.splice import Malformed, Members
+from proxy.held import Conversation
 from proxy.timer import Timer
 
 Scope = Mapping[str, Any]
@@ -24,7 +27,13 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 OWN_FIELDS = frozenset({"group", "models", "previous_request_id"})
-_TOKENS = ("max_completion_tokens", "max_tokens")
+KEY_HEADERS = (b"x-api-key", b"x-goog-api-key")  # of Anthropic's clients, and of Google's
+# What a client's headers say of its request, and a provider of the same format is to hear.
+_FORWARDED = {
+    "anthropic_messages": (b"anthropic-version", b"anthropic-beta"),
+    "openai_chat": (b"openai-beta",),
+    "openai_responses": (b"openai-beta",),
+}
 
 
 class ClientGone(Exception):
@@ -39,7 +48,7 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 def authenticate(scope: Scope, table: KeyTable) -> Key:
-    """The key of a request: `Authorization: Bearer` or `x-api-key`. Raises `BadKey` (401)."""
+    """The key of a request: `Authorization: Bearer`, `x-api-key` or `x-goog-api-key`. Raises `BadKey` (401)."""
     text = b""
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -47,12 +56,14 @@ def authenticate(scope: Scope, table: KeyTable) -> Key:
             if scheme.lower() == b"bearer":
                 text = credential.strip()
                 break
-        elif name == b"x-api-key":
+        elif name in KEY_HEADERS:
             text = value.strip()
     if not text:
         if table.anonymous is not None:
             return table.anonymous
-        raise errors.BadKey("No API key. Send it as `Authorization: Bearer sk-kodna-…`.", retry=False)
+        raise errors.BadKey(
+            "No API key. Send it as `Authorization: Bearer sk-kodna-…`, `x-api-key` or `x-goog-api-key`.", retry=False
+        )
     key = table.find(text)
     if key is None:
         if not keys.well_formed(text.decode("latin-1")):
@@ -120,63 +131,83 @@ def too_slow() -> errors.BodyTimeout:
     return errors.BodyTimeout(f"The request body did not arrive within {settings.BODY_TIMEOUT:g} seconds.")
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an endpoint's path says of a request: its format and, for Gemini's clients, the model and how to answer."""
+
+    format: Client
+    model: str = ""
+    stream: bool | None = None
+    framing: str = "sse"
+
+
 @dataclass(slots=True)
 class Envelope:
-    """What routing and metering need of a chat request; everything else stays in `members` as it came."""
+    """What routing and metering need of a request; everything else stays in `members` as it came.
 
+    `bounds`: the fields that bound the output, in tokens. `forwarded`, `query`: what a provider of the same format is
+    to hear of the headers and the query. `conversation`: of a Responses request, with all that it goes on from.
+    `kept`: its answer is to be held. `request`: the canonical form, once a provider needs it.
+    """
+
+    format: Client
     members: Members
     model: str = ""
     stream: bool = False
-    usage_asked: bool = False
-    max_tokens: dict[str, float] = field(default_factory=dict)  # the fields that bound the output
+    framing: str = "sse"
+    strict: bool = False
+    bounds: dict[str, float] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    forwarded: tuple[tuple[str, str], ...] = ()
+    query: str = ""
+    conversation: Conversation | None = None
+    kept: bool = False
+    request: Request | None = None
+
+    @property
+    def whole(self) -> Members:
+        """What providers are told: `members`, and the conversation before it."""
+        return self.conversation.members if self.conversation is not None else self.members
 
 
-def read_envelope(body: bytes) -> Envelope:
-    """Raises `BadRequest` (400) that names the field."""
+def read_envelope(body: bytes, asked: Asked, check: Callable[[Members], None] | None = None) -> Envelope:
+    """Raises `BadRequest` (400) that names the field. `check`: in place of the format's own."""
     try:
         members = Members(body)
         members.check()
     except Malformed as error:
         raise errors.InvalidJson(f"The body is not a JSON object: {error}.", retry=False) from None
-    envelope = Envelope(members)
-    if "model" in members:
+    envelope = Envelope(asked.format, members, asked.model, bool(asked.stream), asked.framing)
+    if not asked.model and "model" in members:
         envelope.model = _read(members, "model", _STRING, "a string")
         if not envelope.model:
             raise _wrong("model", "a model's ID", "an empty string")
-    if "stream" in members:
+    if asked.stream is None and "stream" in members:
         envelope.stream = bool(_read(members, "stream", _FLAG, "true or false"))
-    if envelope.stream and "stream_options" in members:
-        envelope.usage_asked = _usage_asked(members)
-    _check_messages(members)
-    for name in _TOKENS:
-        if name in members:
-            envelope.max_tokens[name] = _read(members, name, _NUMBER, "a number") or 0
+    try:
+        (check or asked.format.check)(members)
+        envelope.bounds = asked.format.bounds(members)
+    except BadField as bad:
+        raise bad_field(bad) from None
     if not OWN_FIELDS.isdisjoint(members):
         _read_own(envelope, members)
     return envelope
 
 
-def _usage_asked(members: Members) -> bool:
-    options = _read(members, "stream_options", _OBJECT, "an object") or {}
-    asked = options.get("include_usage")
-    if asked is not None and not isinstance(asked, bool):
-        raise _wrong("stream_options.include_usage", "true or false", "something else")
-    if options:
-        try:
-            Members(members["stream_options"]).check()
-        except Malformed as error:
-            raise _wrong("stream_options", "each field once", str(error)) from None
-    return bool(asked)
+def read_headers(envelope: Envelope, scope: Scope, *, strict: bool) -> None:
+    """What the headers and the query say of the request. `strict`: its key is."""
+    envelope.strict = strict or header(scope, b"x-kodna-strict").strip().lower() == b"true"
+    names = _FORWARDED.get(envelope.format.NAME, ())
+    if names:
+        found = [(name, value) for name, value in scope["headers"] if name in names]
+        envelope.forwarded = tuple((name.decode(), value.decode("latin-1")) for name, value in found)
+    if envelope.format is anthropic_messages and b"beta=true" in scope.get("query_string", b"").split(b"&"):
+        envelope.query = "?beta=true"
 
 
-def _check_messages(members: Members) -> None:
-    if "messages" not in members:
-        code = "missing_required_parameter"
-        raise errors.BadRequest("'messages' is missing.", param="messages", code=code, retry=False)
-    if not _read(members, "messages", _MESSAGES, "an array of messages"):
-        raise _wrong("messages", "at least one message", "an empty array")
+def bad_field(bad: BadField) -> errors.BadRequest:
+    return errors.BadRequest(bad.message, param=bad.param, code=bad.code, retry=False)
 
 
 def _read_own(envelope: Envelope, members: Members) -> None:
@@ -191,27 +222,17 @@ def _read_own(envelope: Envelope, members: Members) -> None:
         _read(members, "previous_request_id", _STRING_OR_NULL, "a string")
 
 
-class _Message(msgspec.Struct):
-    """An object; what is in it is the provider's to judge."""
-
-
 _STRING = msgspec.json.Decoder(str)
 _STRING_OR_NULL = msgspec.json.Decoder(str | None)
 _FLAG = msgspec.json.Decoder(bool | None)
-_NUMBER = msgspec.json.Decoder(int | float | None)
-_OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 _STRINGS = msgspec.json.Decoder(list[str] | None)
 _STRING_OR_STRINGS = msgspec.json.Decoder(str | list[str] | None)
-_MESSAGES = msgspec.json.Decoder(list[_Message])
-_ELEMENT = re.compile(r"Expected `object`, got `(.*)` - at `\$\[(\d+)\]`")
 
 
 def _read(members: Members, name: str, decoder: msgspec.json.Decoder[Any], words: str) -> Any:
     try:
         return decoder.decode(members[name])
-    except msgspec.ValidationError as error:
-        if element := _ELEMENT.fullmatch(str(error)):
-            raise _wrong(f"{name}[{element[2]}]", "an object", f"{element[1]}") from None
+    except msgspec.ValidationError:
         raise _wrong(name, words, _kind(members[name][:1])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.InvalidJson(f"'{name}' cannot be read: {error}.", param=name, retry=False) from None

@@ -6,6 +6,7 @@ request uses nothing up. Called by `relay`.
 
 import time
 from collections import deque
+from typing import NamedTuple
 
 from accounts.keys import Key
 from proxy.errors import RateLimited
@@ -64,8 +65,8 @@ class Lease:
             self._open = False
             self._gauge.active -= 1
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return _headers(self._key, self._gauge, self._now)
+    def left(self) -> "Left | None":
+        return _left(self._key, self._gauge, self._now)
 
 
 class Limiter:
@@ -94,15 +95,15 @@ class Limiter:
             gauge.minute.moments.append(now)
         return Lease(key, gauge, now)
 
-    def headers(self, key: Key) -> list[tuple[bytes, bytes]]:
+    def left(self, key: Key) -> "Left | None":
         """What is left to a key, for an answer that counted nothing."""
         gauge = self._gauges.get(key.id)
         if gauge is None:
-            return []
+            return None
         now = time.monotonic()
         for window in (gauge.second, gauge.minute):
             window.forget(now)
-        return _headers(key, gauge, now)
+        return _left(key, gauge, now)
 
     def active(self, key: Key) -> int:
         gauge = self._gauges.get(key.id)
@@ -115,19 +116,22 @@ def _exceeded(limit: int, unit: str, wait: float) -> RateLimited:
     )
 
 
-def _headers(key: Key, gauge: Gauge, now: float) -> list[tuple[bytes, bytes]]:
+class Left(NamedTuple):
+    """What is left of a key's limit of requests. `reset`: seconds until all of it is there again."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+def _left(key: Key, gauge: Gauge, now: float) -> Left | None:
     if key.rpm:
         limit, window = key.rpm, gauge.minute
     elif key.rps:
         limit, window = key.rps, gauge.second
     else:
-        return []
-    left = max(0, limit - len(window.moments))
-    return [
-        (b"x-ratelimit-limit-requests", b"%d" % limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % left),
-        (b"x-ratelimit-reset-requests", duration(window.reset(now)).encode()),
-    ]
+        return None
+    return Left(limit, max(0, limit - len(window.moments)), window.reset(now))
 
 
 def duration(seconds: float) -> str:

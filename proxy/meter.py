@@ -19,7 +19,8 @@ from models_catalog import pricing
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model
 from proxy.errors import BadRequest
-from proxy.formats.openai_chat import Pricer, Usage, prompt_text
+from proxy.formats.base import Client, Pricer, Prompt
+from proxy.formats.canonical import Usage
 from proxy.formats.splice import Members
 
 _VOCABULARY = Path(__file__).parent / "data" / "o200k_base.tiktoken.gz"
@@ -57,37 +58,38 @@ def estimate(text: str) -> int:
     return count(text[:_SAMPLE]) * len(text) // _SAMPLE
 
 
-def prompt_tokens(members: Members, counter: Callable[[str], int] = estimate) -> int:
-    """Tokens of a chat request: its messages and its tools."""
-    text, messages, images = prompt_text(members["messages"])
-    if "tools" in members:
-        text += members["tools"].decode()
-    return counter(text) + messages * _PER_MESSAGE + images * _PER_IMAGE + _PRIMING
+def prompt_tokens(client: Client, members: Members, counter: Callable[[str], int] = estimate) -> int:
+    """Tokens of a request: its messages and its tools."""
+    return tokens_of(client.prompt(members), counter)
 
 
-async def check_context(members: Members, model: Model) -> None:
+def tokens_of(prompt: Prompt, counter: Callable[[str], int] = estimate) -> int:
+    return counter(prompt.text) + prompt.messages * _PER_MESSAGE + prompt.images * _PER_IMAGE + _PRIMING
+
+
+async def check_context(client: Client, members: Members, model: Model) -> None:
     """Where the model's limits are enforced: raises `BadRequest` (400) for a prompt over its context window."""
     if not model.enforce or not model.context:
         return
-    size = len(members["messages"])
+    size = len(members.text)
     if size > model.context * _LONGEST_TOKEN * _MOST_ESCAPED:
         tokens = size // (_LONGEST_TOKEN * _MOST_ESCAPED)  # at least: there is no need to count
     elif size <= _SAMPLE:
-        tokens = prompt_tokens(members, count)
+        tokens = prompt_tokens(client, members, count)
     else:
-        tokens = await asyncio.to_thread(prompt_tokens, members, count)
+        tokens = await asyncio.to_thread(prompt_tokens, client, members, count)
     if tokens > model.context:
         raise BadRequest(
             f"The context window of {model.id!r} is {model.context} tokens; this prompt has {tokens}.",
-            param="messages",
+            param=client.FIELDS.get("messages", "messages"),
             code="context_length_exceeded",
             retry=False,
         )
 
 
-def counted(members: Members, said: str) -> Usage:
+def counted(client: Client, members: Members, said: str) -> Usage:
     """Usage where the provider sent none."""
-    return Usage(prompt=prompt_tokens(members), completion=estimate(said))
+    return Usage(prompt=prompt_tokens(client, members), completion=estimate(said))
 
 
 def cost(price: Price | None, usage: Usage) -> int | None:

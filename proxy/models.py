@@ -4,7 +4,10 @@ from django.db import models
 
 
 class UsageRecord(models.Model):
-    """Names are copied, so that a row outlives its key and model. Times in milliseconds; cost in USD."""
+    """Names are copied, so that a row outlives its key and model. Times in milliseconds; cost in USD.
+
+    A column that is added later has a `db_default`: processes of the release before go on inserting rows without it.
+    """
 
     class Outcome(models.TextChoices):
         COMPLETE = "complete", "complete"
@@ -13,9 +16,18 @@ class UsageRecord(models.Model):
         FAILED = "failed", "every provider failed"
         REFUSED = "refused", "refused"
 
+    class Endpoint(models.TextChoices):
+        """The format that the client spoke; its values are the formats' `ENDPOINT`."""
+
+        CHAT = "chat", "OpenAI chat"
+        RESPONSES = "responses", "OpenAI Responses"
+        MESSAGES = "messages", "Anthropic Messages"
+        GEMINI = "gemini", "Gemini"
+        COMPLETIONS = "completions", "OpenAI completions"
+
     request_id = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(db_index=True)
-    endpoint = models.CharField(max_length=40, default="chat")
+    endpoint = models.CharField(max_length=40, choices=Endpoint, default=Endpoint.CHAT)
     key_id = models.BigIntegerField(null=True)
     key_prefix = models.CharField("key", max_length=24, blank=True)
     key_name = models.CharField(max_length=100, blank=True)
@@ -26,6 +38,10 @@ class UsageRecord(models.Model):
     model = models.CharField(max_length=200, blank=True)
     provider = models.CharField(max_length=100, blank=True)
     upstream_model = models.CharField("model ID there", max_length=200, blank=True)
+    provider_format = models.CharField("format there", max_length=40, blank=True, default="", db_default="")
+    losses = models.TextField(
+        "lost", blank=True, default="", db_default="", help_text="What could not be said in the other format."
+    )
     status = models.PositiveSmallIntegerField(help_text="HTTP status the client got; 499: it had left before.")
     error_code = models.CharField("error", max_length=60, blank=True)
     outcome = models.CharField(max_length=10, choices=Outcome)
@@ -49,6 +65,7 @@ class UsageRecord(models.Model):
             models.Index(fields=["key_id", "created_at"], name="usage_by_key"),
             models.Index(fields=["account_id", "created_at"], name="usage_by_account"),
             models.Index(fields=["model", "created_at"], name="usage_by_model"),
+            models.Index(fields=["created_at"], name="usage_with_losses", condition=models.Q(losses__gt="")),
         ]
 
     def __str__(self) -> str:

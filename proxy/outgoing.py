@@ -1,47 +1,120 @@
-"""The request as a provider gets it: the client's bytes but for the permitted edits. Called by `relay`."""
+"""One attempt's way to a provider and back: in the client's own format byte for byte, else through the canonical form.
+
+Called by `relay`.
+"""
+
+from dataclasses import replace
 
 import msgspec
 
+from proxy import errors
+from proxy.formats import registry
+from proxy.formats.base import Ask, BadField, Edits, Format, Losses, Pricer, Relayed, Stream, Target
+from proxy.formats.canonical import Request
 from proxy.formats.splice import Members
-from proxy.ingress import OWN_FIELDS, Envelope
-from proxy.quirks import NO_STREAM_OPTIONS
+from proxy.formats.translate import TranslatedStream, translate_answer
+from proxy.ingress import OWN_FIELDS, Envelope, bad_field
 from proxy.routing import Attempt
+from proxy.upstream import Question
 
-_ASK = b'{"include_usage":true}'
 _NONE: frozenset[str] = frozenset()
+_STREAM_OPTIONS = msgspec.json.Decoder(dict[str, object] | None)
 
 
-def provider_body(envelope: Envelope, attempt: Attempt) -> bytes:
-    """The permitted edits: `model`, the gateway's own fields taken out, usage asked for, the output limit enforced."""
-    members, provider = envelope.members, attempt.route.provider
-    values: dict[str, bytes] = {}
-    add: dict[str, bytes] = {}
-    (values if "model" in members else add)["model"] = msgspec.json.encode(attempt.route.model)
-    if envelope.stream and not envelope.usage_asked and NO_STREAM_OPTIONS not in provider.quirks:
-        (values if "stream_options" in members else add)["stream_options"] = _ask_for_usage(members)
-    values.update(dict.fromkeys(_over(envelope, attempt), b"%d" % (attempt.model.output or 0)))
-    drop = _NONE if OWN_FIELDS.isdisjoint(members) else OWN_FIELDS
-    return members.edit(values, drop, add)
+class Passage:
+    """What one provider is sent (`question`), and how its answer becomes the client's.
+
+    `theirs`: the provider's format. `losses`: what the two formats could not say to each other.
+    """
+
+    __slots__ = ("_ask", "_envelope", "_model", "_pricer", "losses", "question", "theirs")
+
+    def __init__(self, envelope: Envelope, attempt: Attempt, pricer: Pricer, answer_id: str, created: int) -> None:
+        """Raises `BadRequest` (400) where the client's request cannot be read, or would lose what it must not."""
+        provider, ours = attempt.route.provider, envelope.format
+        theirs = registry.between(ours, provider.dialect, provider.supports)
+        assert theirs is not None  # `routing` plans no others
+        self.theirs: Format = theirs
+        self.losses = Losses(ours.FIELDS)
+        self._envelope = envelope
+        self._model = attempt.model.id
+        self._pricer = pricer
+        self._ask: Ask | None = None
+        path = theirs.path(attempt.route.model, stream=envelope.stream)
+        if theirs is ours:
+            self.question = Question(path + envelope.query, _own(theirs, envelope, attempt), envelope.forwarded)
+            return
+        request = _bounded(_canonical(envelope), attempt)
+        target = Target(attempt.route.model, self.losses, attempt.model.output, provider.quirks)
+        self.question = Question(path, theirs.write_request(request, target))
+        if envelope.strict and self.losses.grave:
+            raise errors.Lossy(self.losses.grave, attempt.model.id)
+        self._ask = Ask(
+            id=answer_id,
+            model=self._model,
+            created=created,
+            request=request,
+            members=envelope.members,
+            pricer=pricer,
+            losses=self.losses,
+            include_usage=_usage_asked(envelope.members),
+            framing=envelope.framing,
+            renamed=target.renamed,
+        )
+
+    @property
+    def translates(self) -> bool:
+        return self._ask is not None
+
+    def stream(self) -> Stream:
+        envelope, ask = self._envelope, self._ask
+        if ask is None:
+            return self.theirs.relay(self._model, self._pricer, envelope.members, framing=envelope.framing)
+        return TranslatedStream(self.theirs.reader(ask.id), envelope.format.writer(ask), ask)
+
+    def answer(self, body: bytes) -> Relayed:
+        """Raises `NotAnAnswer`."""
+        if self._ask is None:
+            return self.theirs.edit_answer(body, self._model, self._pricer)
+        return translate_answer(self.theirs, self._envelope.format, body, self._ask)
 
 
-def _ask_for_usage(members: Members) -> bytes:
-    raw = members.get("stream_options", b"null")
-    if raw == b"null":
-        return _ASK
-    options = Members(raw)
-    if "include_usage" in options:
-        return options.edit({"include_usage": b"true"})
-    return options.edit({}, add={"include_usage": b"true"})
+def _own(theirs: Format, envelope: Envelope, attempt: Attempt) -> bytes:
+    drop = _NONE if OWN_FIELDS.isdisjoint(envelope.members) else OWN_FIELDS
+    limit = clamped(envelope, attempt)
+    edits = Edits(attempt.route.model, drop, envelope.stream, limit, attempt.route.provider.quirks)
+    return theirs.own_body(envelope.whole, edits)
+
+
+def _canonical(envelope: Envelope) -> Request:
+    if envelope.request is None:
+        try:
+            envelope.request = envelope.format.read_request(envelope.whole)
+        except BadField as bad:
+            raise bad_field(bad) from None
+        envelope.request.stream = envelope.stream  # Gemini's path says it, not its body
+        for name in OWN_FIELDS:
+            envelope.request.extra.pop(name, None)
+    return envelope.request
+
+
+def _bounded(request: Request, attempt: Attempt) -> Request:
+    model = attempt.model
+    if model.enforce and model.output and (request.max_tokens or 0) > model.output:
+        return replace(request, max_tokens=model.output)
+    return request
+
+
+def _usage_asked(members: Members) -> bool:
+    """OpenAI's `stream_options.include_usage`, which `check` has found to be right."""
+    if "stream_options" not in members:
+        return False
+    return bool((_STREAM_OPTIONS.decode(members["stream_options"]) or {}).get("include_usage"))
 
 
 def clamped(envelope: Envelope, attempt: Attempt) -> int | None:
     """The output limit in place of the client's, where the model's limits are enforced and the client asks for more."""
-    return attempt.model.output if _over(envelope, attempt) else None
-
-
-def _over(envelope: Envelope, attempt: Attempt) -> list[str]:
-    """The fields that ask for more than an enforced limit: which of the two a provider reads is not known."""
     model = attempt.model
     if not model.enforce or not model.output:
-        return []
-    return [name for name, value in envelope.max_tokens.items() if value > model.output]
+        return None
+    return model.output if any(value > model.output for value in envelope.bounds.values()) else None

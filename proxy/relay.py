@@ -1,7 +1,7 @@
 """The way of one request, top to bottom: from the client's bytes to the answer and its record.
 
     key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → routes (400, 403, 503) → limits (429)
-    → context window (400)
+    → the conversation that it goes on from (400, 404) → context window (400)
     → providers, one after another, until one gives a first good event or a whole answer (502, 504, 429)
     → deliver → record
 
@@ -13,28 +13,32 @@ byte goes out.
 import asyncio
 import logging
 
+from accounts.keys import Key
 from proxy import errors, ingress, meter, routing
 from proxy.errors import ProviderFault, ProviderRefusal, Refusal
 from proxy.exchange import Exchange, Gateway
 from proxy.faults import fault_in_200, fault_of_status, scrub
-from proxy.formats import openai_chat
-from proxy.formats.openai_chat import ChatStream, NotAnAnswer
-from proxy.ingress import ClientGone, Envelope, Receive, Scope, Send
-from proxy.outgoing import provider_body
+from proxy.formats import openai_responses
+from proxy.formats.base import NotAnAnswer, Stream
+from proxy.formats.splice import Members
+from proxy.held import Held
+from proxy.ingress import Asked, ClientGone, Envelope, Receive, Scope, Send
+from proxy.outgoing import Passage
 from proxy.routing import Attempt
 from proxy.upstream import Upstream, open_upstream
 
 logger = logging.getLogger(__name__)
 
-PATH = "/chat/completions"
 MAX_ANSWER = 256 * 1024 * 1024  # bytes of a plain answer
 MAX_ERROR = 1024 * 1024
 MAX_COMMENTS = 1024 * 1024  # before the first event: they wait with it
+# Of Responses: an answer outlives no request here, and what a provider keeps it keeps for all keys alike.
+_NOT_SERVED = frozenset({"background", "conversation"})
 
 
-async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """`POST /v1/chat/completions`."""
-    exchange = Exchange(gateway, scope, send)
+async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+    """A request for a model's answer, in whichever format: `asked` says what its path says."""
+    exchange = Exchange(gateway, asked.format, scope, send)
     watch = None
     try:
         if not gateway.tables.loaded:
@@ -45,7 +49,8 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         exchange.belongs_to(key)
         ingress.check_usable(key, scope)  # 401: switched off, expired; 403 from another address
         body = await ingress.read_body(scope, receive, exchange.timer)  # 408, 413
-        envelope = ingress.read_envelope(body)  # 400, naming the field
+        envelope = ingress.read_envelope(body, asked)  # 400, naming the field
+        ingress.read_headers(envelope, scope, strict=key.strict)
         exchange.asks(envelope)
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)  # 404; 403 where the key may not use it
@@ -53,7 +58,8 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 403; 503: nobody serves it now
         exchange.lease = gateway.limiter.admit(key)  # 429
         watch = _Watch(exchange, receive)
-        await meter.check_context(envelope.members, target.model)  # 400 where the catalog enforces the context window
+        await _resume(exchange.gateway.held, envelope, key)  # 400; 404: what it goes on from is not held for this key
+        await meter.check_context(asked.format, envelope.whole, target.model)  # 400 where the catalog enforces it
         await _try_each(exchange, envelope, attempts)  # 502, 504, 429 once every provider has failed
     except Refusal as refusal:
         await exchange.refuse(refusal)
@@ -68,7 +74,7 @@ async def relay(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             raise  # the server is going down
     except Exception:  # a bug of ours ends here: the client gets a 500, the log the traceback
         logger.exception("request %s failed", exchange.record.request_id)
-        await exchange.refuse(errors.Internal("The gateway failed. The request id tells the operator where to look."))
+        await exchange.refuse(errors.Internal())
     finally:
         exchange.close()
         if watch is not None:
@@ -100,44 +106,74 @@ class _Watch:
     def end(self) -> None:
         if self._task is not None:
             self._task.cancel()
+            self._task = None  # a circle with this one, in which a large body would lie until it is collected
+
+
+async def _resume(held: Held, envelope: Envelope, key: Key) -> None:
+    """A Responses request may go on from an earlier one: from here on it holds the whole conversation."""
+    if envelope.format is not openai_responses:
+        return
+    for name in _NOT_SERVED.intersection(envelope.members):
+        if envelope.members[name] not in {b"null", b"false"}:
+            words = f"'{name}' is not served here."
+            raise errors.BadRequest(words, param=name, code="unsupported_parameter", retry=False)
+    envelope.kept = held.wanted(key, envelope.members)
+    conversation = await held.expand(key, envelope.members)
+    if key.zero_retention and "store" not in envelope.members:  # OpenAI stores where it is not told otherwise
+        conversation.members = Members(conversation.members.edit({}, add={"store": b"false"}))
+    envelope.conversation = conversation
 
 
 async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attempt]) -> None:
     """Ask one provider after another until one has answered. Raises `Refusal` when none is left."""
     faults: list[ProviderFault] = []
-    ask = _stream if envelope.stream else _plain
-    pool = exchange.gateway.pool
-    for attempt in attempts:
-        exchange.tries(attempt)
-        try:
-            pool.enter(attempt.route.provider)
+    lossy: errors.Lossy | None = None
+    try:
+        for attempt in attempts:
+            exchange.tries(attempt)
             try:
-                await ask(exchange, envelope, attempt)
-            finally:
-                pool.leave(attempt.route.provider)
-            return
-        except ProviderRefusal as refusal:
-            exchange.tried("refused", refusal.status)
-            raise
-        except ProviderFault as fault:
-            exchange.tried(fault.reason, fault.status)
-            if exchange.gone:  # it left in the same moment: ask nobody else
-                raise asyncio.CancelledError from fault
-            if exchange.delivering:  # too late for another: the client gets an error event
-                raise errors.after_all([fault], attempt.model.id) from fault
-            faults.append(fault)
-    raise errors.after_all(faults, attempts[0].model.id) from faults[-1]
+                await _try(exchange, envelope, attempt)
+                return
+            except errors.Lossy as loss:
+                exchange.tried("lossy")
+                lossy = lossy or loss
+            except ProviderRefusal as refusal:
+                exchange.tried("refused", refusal.status)
+                raise
+            except ProviderFault as fault:
+                exchange.tried(fault.reason, fault.status)
+                if exchange.gone:  # it left in the same moment: ask nobody else
+                    raise asyncio.CancelledError from fault
+                if exchange.delivering:  # too late for another: the client gets an error event
+                    raise errors.after_all([fault], attempt.model.id) from fault
+                faults.append(fault)
+        if lossy is not None and not faults:
+            raise lossy
+        raise errors.after_all(faults, attempts[0].model.id) from faults[-1]
+    finally:
+        faults.clear()  # each holds this frame by its traceback: a circle, in which the request's body would lie
+        lossy = None
+
+
+async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
+    pool, provider = exchange.gateway.pool, attempt.route.provider
+    pool.enter(provider)
+    try:
+        await (_stream if envelope.stream else _plain)(exchange, envelope, attempt)
+    finally:
+        pool.leave(provider)
 
 
 async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
     """Read the whole answer, put the catalog's model and the price in it, send it."""
-    upstream = await _open(exchange, envelope, attempt)
+    passage = exchange.passage(envelope, attempt)
+    upstream = await _open(exchange, passage, attempt)
     try:
         body = await upstream.read_all(MAX_ANSWER)
     finally:
         await upstream.close()
     try:
-        answer = openai_chat.edit_answer(body, attempt.model.id, exchange.pricer)
+        answer = passage.answer(body)
     except NotAnAnswer as wrong:
         if wrong.error is not None:
             raise fault_in_200(wrong.error, attempt.route.provider) from None
@@ -148,8 +184,9 @@ async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> No
 async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
     """Relay event by event. Nothing of it is sent before the first event: until then another route can answer."""
     exchange.timer.on_silence = exchange.keep_alive
-    upstream = await _open(exchange, envelope, attempt)
-    stream = ChatStream(attempt.model.id, hold_usage=not envelope.usage_asked, pricer=exchange.pricer)
+    passage = exchange.passage(envelope, attempt)
+    upstream = await _open(exchange, passage, attempt)
+    stream = passage.stream()
     try:
         out = await _first_event(upstream, stream, attempt)
         exchange.timer.heard = True
@@ -160,6 +197,9 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
         if stream.error is None and not stream.complete:
             await exchange.send_piece(out)
             raise ProviderFault("broken", stream.broken or "it ended the stream before the answer was whole.")
+        if stream.error is not None and passage.translates:
+            await exchange.send_piece(out)
+            raise fault_in_200(stream.error, attempt.route.provider)
         if stream.error is not None:
             out = scrub(out, attempt.route.provider)
         await exchange.end_stream(out)
@@ -168,7 +208,7 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
         await upstream.close()
 
 
-async def _first_event(upstream: Upstream, stream: ChatStream, attempt: Attempt) -> bytes:
+async def _first_event(upstream: Upstream, stream: Stream, attempt: Attempt) -> bytes:
     """The bytes up to the first event. Raises `ProviderFault` where there is none, or where it is an error."""
     out = b""
     while not stream.events and not stream.over:
@@ -182,7 +222,7 @@ async def _first_event(upstream: Upstream, stream: ChatStream, attempt: Attempt)
     return out
 
 
-async def _more(upstream: Upstream, stream: ChatStream) -> bytes:
+async def _more(upstream: Upstream, stream: Stream) -> bytes:
     """The next bytes for the client; empty only when the stream is over."""
     while not stream.over:
         try:
@@ -197,15 +237,14 @@ async def _more(upstream: Upstream, stream: ChatStream) -> bytes:
     return b""
 
 
-async def _open(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> Upstream:
+async def _open(exchange: Exchange, passage: Passage, attempt: Attempt) -> Upstream:
     """Ask the provider. Raises `ProviderRefusal` (its 4xx about the request), else `ProviderFault`: try another."""
     provider = attempt.route.provider
-    body = provider_body(envelope, attempt)
-    upstream = await open_upstream(exchange.gateway.pool, provider, PATH, body, exchange.timer)
+    upstream = await open_upstream(exchange.gateway.pool, provider, passage.question, exchange.timer)
     if upstream.status == 200:
         return upstream
     try:
         answer = await upstream.read_all(MAX_ERROR)
     finally:
         await upstream.close()
-    raise fault_of_status(upstream.status, answer, upstream.header("retry-after"), provider)
+    raise fault_of_status(upstream.status, answer, upstream.header("retry-after"), provider, passage.theirs)

@@ -1,32 +1,69 @@
 """The headers and error bodies of answers under /v1. Called by `exchange` and `asgi`."""
 
 import math
+from datetime import UTC, datetime
+from urllib.parse import quote
 
 from django.conf import settings
 
 from proxy.errors import Refusal
-from proxy.formats import openai_chat
+from proxy.formats import anthropic_messages, gemini, openai_chat, openai_responses
+from proxy.formats.base import Client, Error
 from proxy.ingress import Scope, Send, header
+from proxy.limits import Left, duration
 from proxy.routing import Attempt
 
 Headers = list[tuple[bytes, bytes]]
 
-STREAM_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+_UNBUFFERED: Headers = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx in front must not collect the stream
 ]
+_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *_UNBUFFERED]
+_ARRAY: Headers = [(b"content-type", b"application/json; charset=utf-8"), *_UNBUFFERED]
+_LONGEST, _LONGEST_NAME = 1000, 100  # bytes of a header, characters of a name in it
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+_IN_A_LIST = _PRINTABLE.translate({ord(sign): None for sign in " ,%"})
+_ANTHROPIC_LIMITS = (
+    b"anthropic-ratelimit-requests-limit",
+    b"anthropic-ratelimit-requests-remaining",
+    b"anthropic-ratelimit-requests-reset",
+)
 _EXPOSED = (
-    b"x-request-id, x-kodna-model, x-kodna-provider, x-kodna-alias, x-kodna-fallback, x-kodna-fallback-layer, "
-    b"x-kodna-max-tokens, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-request-id, request-id, x-kodna-model, x-kodna-provider, x-kodna-alias, x-kodna-fallback, "
+    b"x-kodna-fallback-layer, x-kodna-max-tokens, x-kodna-losses, x-ratelimit-limit-requests, "
+    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"retry-after, retry-after-ms, x-should-retry, server-timing"
 )
 _ANYONE: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
 
 
-def common(request_id: str, scope: Scope) -> Headers:
-    """On every answer."""
-    return [(b"x-request-id", request_id.encode()), *cors(scope)]
+def stream_headers(framing: str) -> Headers:
+    return _ARRAY if framing == "array" else _STREAM
+
+
+def common(request_id: str, scope: Scope, client: Client = openai_chat) -> Headers:
+    """On every answer. Anthropic's SDKs look for the request's id under its own name."""
+    named = request_id.encode()
+    if client is anthropic_messages:
+        return [(b"x-request-id", named), (b"request-id", named), *cors(scope)]
+    return [(b"x-request-id", named), *cors(scope)]
+
+
+def limits(left: Left | None, client: Client, now: float) -> Headers:
+    """What is left to the key, in the client's own names too: Anthropic's tell the time of the reset."""
+    if left is None:
+        return []
+    limit, remaining = b"%d" % left.limit, b"%d" % left.remaining
+    headers: Headers = [
+        (b"x-ratelimit-limit-requests", limit),
+        (b"x-ratelimit-remaining-requests", remaining),
+        (b"x-ratelimit-reset-requests", duration(left.reset).encode()),
+    ]
+    if client is anthropic_messages:
+        moment = datetime.fromtimestamp(now + left.reset, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        headers += zip(_ANTHROPIC_LIMITS, (limit, remaining, moment), strict=True)
+    return headers
 
 
 def cors(scope: Scope) -> Headers:
@@ -50,7 +87,7 @@ def preflight(request_id: str, scope: Scope) -> Headers:
     asked = header(scope, b"access-control-request-headers") or b"authorization, content-type"
     return [
         *common(request_id, scope),
-        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
         (b"access-control-allow-headers", asked),
         (b"access-control-max-age", b"86400"),
     ]
@@ -72,8 +109,35 @@ def routed(attempt: Attempt, alias: str, max_tokens: int | None) -> Headers:
     return headers
 
 
-def error_body(refusal: Refusal) -> bytes:
-    return openai_chat.error_body(refusal.message, refusal.type, refusal.param, refusal.code)
+def losses(names: list[str]) -> Headers:
+    """What the formats could not say to each other. A client may have made the names up."""
+    if not names:
+        return []
+    value, more = b"", b", ..."
+    for name in names:
+        part = quote(name[:_LONGEST_NAME], safe=_IN_A_LIST, errors="surrogatepass").encode()
+        if len(value) + len(part) > _LONGEST:
+            value += more
+            break
+        value += b", " + part if value else part
+    return [(b"x-kodna-losses", value)]
+
+
+def spoken_at(path: str) -> Client:
+    """The format of whoever asks at this path, for errors that come before anything else is known."""
+    if path.startswith("/v1/messages"):
+        return anthropic_messages
+    if path.startswith("/v1beta") or path.endswith((":generateContent", ":streamGenerateContent", ":countTokens")):
+        return gemini
+    return openai_responses if path.startswith("/v1/responses") else openai_chat
+
+
+def error(refusal: Refusal, request_id: str) -> Error:
+    return Error(refusal.status, refusal.message, refusal.type, refusal.code, refusal.param, request_id)
+
+
+def error_body(refusal: Refusal, request_id: str = "", client: Client = openai_chat) -> bytes:
+    return client.error_body(error(refusal, request_id))
 
 
 def error_headers(refusal: Refusal) -> Headers:
@@ -91,11 +155,24 @@ def error_headers(refusal: Refusal) -> Headers:
     return headers
 
 
+def whole(refusal: Refusal, request_id: str, path: str) -> bytes:
+    """The answer on the wire, for servers that refuse before the application knows of the request."""
+    client = spoken_at(path)
+    body = error_body(refusal, request_id, client)
+    headers = [
+        *error_headers(refusal),
+        (b"x-request-id", request_id.encode()),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
+    return b"HTTP/1.1 %d Refused\r\n%s\r\n%s" % (refusal.status, lines, body)
+
+
 def _value(text: str) -> bytes:
-    """Names of the catalog may hold any letter; a header holds ASCII: the rest is percent-encoded as UTF-8."""
-    if text.isascii():
+    """Names of the catalog may hold any letter, a header printable ASCII: the rest is percent-encoded as UTF-8."""
+    if text.isascii() and text.isprintable():
         return text.encode()
-    return b"".join(bytes([byte]) if byte < 128 else b"%%%02X" % byte for byte in text.encode())
+    return quote(text, safe=_PRINTABLE, errors="surrogatepass").encode()
 
 
 async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from accounts.keys import Key
 from models_catalog.snapshot import Model, Route, Snapshot
 from proxy import errors
+from proxy.formats import registry
+from proxy.formats.base import Client
 from proxy.ingress import Envelope
 
 SAME_MODEL, OWN_LIST, CATALOG = 1, 2, 3  # `x-kodna-fallback-layer`
@@ -61,10 +63,10 @@ def resolve(name: str, catalog: Snapshot, key: Key) -> Target:
 
 def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> list[Attempt]:
     """The attempts in order. Raises `BadRequest` (400: no such group), `Forbidden` (403), `Unavailable` (503)."""
-    groups = envelope.groups
+    groups, client = envelope.groups, envelope.format
     attempts = [
         Attempt(target.model, route, SAME_MODEL if position else 0)
-        for position, route in enumerate(_allowed(target.model, groups, key.groups))
+        for position, route in enumerate(_allowed(target.model, client, groups, key.groups))
     ]
     if groups and not attempts:
         serving = sorted({group for route in target.model.routes for group in route.provider.groups})
@@ -77,8 +79,8 @@ def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> lis
     for layer, names in ((OWN_LIST, envelope.models), (CATALOG, target.model.fallbacks)):
         for model in _named(names, target.model, catalog, key):
             if all(model is not attempt.model for attempt in attempts):  # named once more: it has been tried by then
-                attempts += [Attempt(model, route, layer) for route in _allowed(model, groups, key.groups)]
-    if not attempts and key.groups and any(_allowed(target.model, groups, frozenset())):
+                attempts += [Attempt(model, route, layer) for route in _allowed(model, client, groups, key.groups)]
+    if not attempts and key.groups and any(_allowed(target.model, client, groups, frozenset())):
         raise errors.Forbidden(
             f"This API key may not use the providers of {target.model.id!r}.",
             param="model",
@@ -92,9 +94,9 @@ def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> lis
     return attempts
 
 
-def _allowed(model: Model, groups: tuple[str, ...], allowed: frozenset[str]) -> Iterator[Route]:
+def _allowed(model: Model, client: Client, groups: tuple[str, ...], allowed: frozenset[str]) -> Iterator[Route]:
     for route in model.routes:
-        if "chat" not in route.provider.supports:
+        if registry.between(client, route.provider.dialect, route.provider.supports) is None:
             continue
         if allowed and allowed.isdisjoint(route.provider.groups):
             continue

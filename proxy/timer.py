@@ -73,12 +73,17 @@ class Timer:
         return spent
 
     def stop(self) -> None:
+        """At the end. What it would have called holds the request, and the request this timer: let go of it."""
+        self._disarm()
+        self._soon = self.on_silence = None
+
+    def _disarm(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _arm(self) -> None:
-        self.stop()
+        self._disarm()
         self._at = due = self._next()
         if due < _NEVER:
             self._handle = self._loop.call_at(due, self._tick)

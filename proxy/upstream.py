@@ -7,14 +7,16 @@ need (cookies, redirects, auth); httpx is the other face of the same seam: any h
 
 import asyncio
 import email.utils
+import io
 import time
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
 import httpx
 import yarl
-from aiohttp.payload import BytesPayload
+from aiohttp.payload import BytesIOPayload, BytesPayload
 from django.conf import settings
 from multidict import CIMultiDict
 
@@ -25,6 +27,7 @@ from proxy.timer import Timer
 _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
 _AT_ONCE = 0.2  # seconds
+_AT_A_TIME = 1024 * 1024  # bytes of a request: a larger one is written piece by piece
 # What both sides of the seam may raise.
 _ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
 _CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
@@ -39,12 +42,21 @@ _CONNECT_ERRORS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a provider is sent. `path` with its query; `headers`: of the client's, those that it is to hear."""
+
+    path: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Call:
-    """What does not change from request to request: made once per provider and path."""
+    """What does not change from request to request: made once per provider, path and headers."""
 
     __slots__ = ("fields", "headers", "timeout", "url", "yarl")
 
-    def __init__(self, provider: Provider, path: str) -> None:
+    def __init__(self, provider: Provider, path: str, more: tuple[tuple[str, str], ...]) -> None:
         address = provider.base_url + path
         headers = {
             "content-type": "application/json",
@@ -52,8 +64,8 @@ class Call:
             "accept-encoding": "identity",  # bytes pass through: nothing is to be unpacked
             "user-agent": _USER_AGENT,
         }
-        if provider.api_key:
-            headers["authorization"] = f"Bearer {provider.api_key}"
+        headers.update(provider.credential_headers())
+        headers.update(more)
         headers.update({name.lower(): value for name, value in provider.headers})
         self.url = httpx.URL(address)
         self.headers = httpx.Headers(headers)
@@ -103,7 +115,7 @@ class Engine:
         return self._session.request(
             "POST",
             call.yarl,
-            data=BytesPayload(body),
+            data=BytesPayload(body) if len(body) <= _AT_A_TIME else BytesIOPayload(io.BytesIO(body)),
             headers=call.fields,
             allow_redirects=False,
             timeout=call.timeout,
@@ -178,7 +190,7 @@ class Pool:
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._seam = Seam(transport) if transport is not None else None
         self._engines: dict[str, Engine] = {}
-        self._calls: dict[Provider, dict[str, Call]] = {}
+        self._calls: dict[Provider, dict[tuple[str, tuple[tuple[str, str], ...]], Call]] = {}
         self._busy: dict[int, int] = {}
 
     def enter(self, provider: Provider) -> None:
@@ -201,15 +213,17 @@ class Pool:
             found = self._engines[provider.base_url] = Engine()
         return found
 
-    def call(self, provider: Provider, path: str) -> Call:
+    def call(self, provider: Provider, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Call:
         calls = self._calls.get(provider)
         if calls is None:
             if len(self._calls) > 1000:  # most of them are of providers that have changed since
                 self._calls.clear()
             calls = self._calls[provider] = {}
-        call = calls.get(path)
+        call = calls.get((path, headers))
         if call is None:
-            call = calls[path] = Call(provider, path)
+            if len(calls) > 1000:  # clients choose the headers
+                calls.clear()
+            call = calls[path, headers] = Call(provider, path, headers)
         return call
 
 
@@ -265,16 +279,16 @@ class Upstream:
         await self._source.close()
 
 
-async def open_upstream(pool: Pool, provider: Provider, path: str, body: bytes, timer: Timer) -> Upstream:
+async def open_upstream(pool: Pool, provider: Provider, question: Question, timer: Timer) -> Upstream:
     """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken)."""
     try:
-        call = pool.call(provider, path)
+        call = pool.call(provider, question.path, question.headers)
     except (ValueError, httpx.InvalidURL) as error:
         raise ProviderFault("connect", "the provider's address is not valid.") from error
     timer.limit(provider.total_timeout)
     timer.wait(provider.first_byte_timeout)
     try:
-        source = await pool.engine(provider).ask(call, body)
+        source = await pool.engine(provider).ask(call, question.body)
     except BaseException as error:
         timer.unlimit()
         if isinstance(error, asyncio.CancelledError):

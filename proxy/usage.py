@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from proxy.models import UsageRecord
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 1024 * 1024
+MOST_LOSSES = 1000  # characters: some of the names are fields that a client has made up
 _MOST = 2**31 - 1  # that an integer column holds
 # That this row can never be stored: an overflow in Python's adapters, a value that the column does not take.
 _REFUSED = (DataError, IntegrityError, ValueError, OverflowError, ArithmeticError)
@@ -46,7 +47,10 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 
 
 class Record(msgspec.Struct, omit_defaults=True):
-    """A line of the journal: `UsageRecord`'s columns. `created` in seconds since the epoch, `cost` in picodollars."""
+    """A line of the journal: `UsageRecord`'s columns. `created` in seconds since the epoch, `cost` in picodollars.
+
+    `losses` as `listed` writes them.
+    """
 
     request_id: str
     created: float
@@ -63,6 +67,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     model: str = ""
     provider: str = ""
     upstream_model: str = ""
+    provider_format: str = ""
+    losses: str = ""
     error_code: str = ""
     streamed: bool = False
     prompt_tokens: int = 0
@@ -84,13 +90,22 @@ class Line(Record, omit_defaults=True):
     attempts: msgspec.Raw = msgspec.Raw(b"[]")  # type: ignore[assignment]
 
 
+def listed(losses: Iterable[str]) -> str:
+    """The names of losses between commas; where they are too many for a row, as many as it has room for, and “…”."""
+    text = ",".join(losses).encode(errors="replace").decode()  # half a surrogate pair is no text for the journal
+    if len(text) <= MOST_LOSSES:
+        return text
+    whole = text[: MOST_LOSSES - 1].rpartition(",")[0]
+    return f"{whole},…" if whole else f"{text[: MOST_LOSSES - 1]}…"
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
 _COLUMNS = (
     "request_id", "created_at", "endpoint", "key_id", "key_prefix", "key_name", "account_id", "account",
-    "requested_model", "alias", "model", "provider", "upstream_model", "status", "error_code", "outcome", "streamed",
-    "prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "estimated",
-    "cost", "first_token_ms", "total_ms", "attempts", "client",
+    "requested_model", "alias", "model", "provider", "upstream_model", "provider_format", "losses", "status",
+    "error_code", "outcome", "streamed", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens",
+    "reasoning_tokens", "estimated", "cost", "first_token_ms", "total_ms", "attempts", "client",
 )  # fmt: skip
 _INSERT = (
     f"INSERT INTO {UsageRecord._meta.db_table} ({', '.join(_COLUMNS)}) "  # noqa: S608, SLF001  # names of our own
@@ -282,6 +297,8 @@ def _row(record: Line, zone: str) -> tuple[Any, ...]:
         record.model,
         record.provider,
         record.upstream_model,
+        record.provider_format,
+        _text(record.losses),
         record.status,
         _text(record.error_code),
         record.outcome,

@@ -73,7 +73,7 @@ def test_it_works(house: House) -> None:
     "path",
     [
         "/v1", "/v1/", "/v1/nothing", "/v1/../admin/", "/v1/%2e%2e/admin/", "/v1/chat/completions/",
-        "/v1/chat//completions", "/v1beta/x", "/v1/%00", "/v1/%ff%fe", "/v1/%", "/v1/" + "x" * 3000, "/v1/models/",
+        "/v1/chat//completions", "/v1/%00", "/v1/%ff%fe", "/v1/%", "/v1/" + "x" * 3000, "/v1/models/",
         "/v1/models/nobody",
     ],
 )  # fmt: skip

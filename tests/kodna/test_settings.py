@@ -58,6 +58,12 @@ def test_from_the_environment_and_a_file(tmp_path: Path) -> None:
     assert found == {"PORT": 9000, "MAX_BODY_BYTES": 1024 * 1024, "SESSION_COOKIE_SECURE": True}
 
 
+def test_what_is_held_of_conversations(tmp_path: Path) -> None:
+    names = ("RESPONSES_TTL", "RESPONSES_ENTRY_BYTES", "RESPONSES_BYTES")
+    found = read(tmp_path, *names, KODNA_RESPONSES_TTL="0", KODNA_RESPONSES_MB="0.5")
+    assert found == {"RESPONSES_TTL": 0, "RESPONSES_ENTRY_BYTES": 16 * 1024 * 1024, "RESPONSES_BYTES": 512 * 1024}
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1"])
 def test_the_loopback_address(tmp_path: Path, host: str) -> None:
     found = read(tmp_path, "PROVIDER_ENV", HOST=host, PORT="81")["PROVIDER_ENV"]
@@ -75,6 +81,7 @@ def test_the_loopback_address(tmp_path: Path, host: str) -> None:
         ("DATABASE_URL", "oracle://x"),
         ("KODNA_BODY_TIMEOUT", "0"),
         ("KODNA_TRUSTED_PROXIES", "127.0.0.1/8"),
+        ("KODNA_RESPONSES_TTL", "a day"),
     ],
 )
 def test_values_that_are_wrong(tmp_path: Path, name: str, value: str) -> None:

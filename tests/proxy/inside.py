@@ -19,6 +19,7 @@ from models_catalog.snapshot import Model, Provider, Route, Snapshot, Vendor
 from proxy.asgi import Application
 from proxy.background import Background, Tables
 from proxy.exchange import Gateway
+from proxy.held import Held, Memory
 from proxy.limits import Limiter
 from proxy.status import Status
 from proxy.upstream import Pool
@@ -115,8 +116,9 @@ class Inside:
         self.journal = Journal(folder / "journal", 1_000_000)
         self.tables = tables(catalog, *(known or ((TEXT, KEY),)), anonymous=anonymous)
         self.limiter = Limiter()
+        self.held = Held(Memory(1_000_000, 60), 100_000)
         self.background = Background("never started", [])
-        self.gateway = Gateway(self.tables, self.journal, self.limiter, pool)
+        self.gateway = Gateway(self.tables, self.journal, self.limiter, pool, self.held)
         self.application = Application(self.gateway, Status(self.tables, [self.background]))
 
     async def post(self, body: Any = None, path: str = CHAT, key: str = TEXT, **more: Any) -> Answer:
@@ -139,9 +141,11 @@ class Inside:
         client: tuple[str, int] = ("127.0.0.1", 5),
         unfinished: bool = False,
         answer: Answer | None = None,
+        query: str = "",
     ) -> Answer:
         """`leave`: when set, the client closes the connection. `unfinished`: after the pieces nothing more comes."""
-        scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "client": client}
+        asked = {"method": method, "path": path, "query_string": query.encode(), "headers": list(headers)}
+        scope = {"type": "http", "client": client, **asked}
         body, answer = list(pieces), answer or Answer()
         waiting = [
             {"type": "http.request", "body": piece, "more_body": unfinished or place + 1 < len(body)}

@@ -95,7 +95,8 @@ def test_nothing_counts_the_whole_table(admin_client):
     ("?outcome__exact=complete", True), ("?outcome__exact=failed", False),
     ("?key_prefix__exact=sk-kodna-AAAAaaaa", True), ("?key_prefix__exact=sk-kodna-other", False),
     ("?model__exact=gpt-x", True), ("?provider__exact=local", False), ("?account__exact=acme", True),
-    ("?created_at__gte=2999-01-01T00:00Z", False),
+    ("?created_at__gte=2999-01-01T00:00Z", False), ("?lost=1", False),
+    ("?endpoint__exact=chat", True), ("?endpoint__exact=gemini", False),
 ])  # fmt: skip
 def test_filters(admin_client, query, found):
     row = record()
@@ -126,6 +127,15 @@ def test_one_request(admin_client):
     for words in ("req_1", "0.000123456789", "350.0 ms", "gpt-x-2026", "<td>503</td>", "&lt;busy&gt;", "<td>12.5</td>"):
         assert words in page
     assert "/admin/accounts/apikey/7/change/" in page
+
+
+def test_what_a_request_has_lost(admin_client):
+    row = record(losses="top_k,tools[0].<b>", endpoint="messages", provider_format="openai_chat")
+    page = text_of(admin_client, f"{row.pk}/change/")
+    for words in ("<code>top_k</code>, <code>tools[0].&lt;b&gt;</code>", "Anthropic Messages", "openai_chat"):
+        assert words in page
+    assert f"{USAGE}{row.pk}/change/" in text_of(admin_client, "?lost=1")
+    assert "nothing" in text_of(admin_client, f"{record(2).pk}/change/")
 
 
 def test_a_refused_request_without_a_key(admin_client):

@@ -21,9 +21,7 @@ async def test_it_works(house: Inside) -> None:
     assert (await house.get("/v1/models")).status == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1", "/v1/", "/v1/nothing", "/v1beta/models/x:generateContent", "/healthy", "/demo/v1/models"]
-)
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nothing", "/healthy", "/demo/v1/models"])
 async def test_nothing_there(house: Inside, path: str) -> None:
     answer = await house.get(path)
     assert (answer.status, answer.error["code"], answer.error["type"]) == (
@@ -80,3 +78,35 @@ async def test_the_demonstration_is_there_where_it_is_on(tmp_path: Path, setting
 )
 def test_whose_path_it_is(path: str, ours: bool) -> None:
     assert serves({"path": path}) is ours
+
+
+# --- paths that hold a name ------------------------------------------------------------------------------------------
+
+HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+
+
+@pytest.mark.parametrize("version", ["/v1beta", "/v1"])
+@pytest.mark.parametrize("name", ["m", "vendor/m", "vendor/m:free"])
+async def test_a_model_in_the_path(tmp_path: Path, version: str, name: str) -> None:
+    house = Inside(tmp_path, snapshot(model(name, provider())), Pool(MockUpstream().transport))
+    answer = await house.post(HELLO, f"{version}/models/{name}:generateContent")
+    assert (answer.status, answer.json["modelVersion"]) == (200, name)
+    assert (await house.get(f"/v1/models/{name}")).json["id"] == name
+
+
+async def test_the_wrong_method_for_a_model(house: Inside) -> None:
+    answer = await house.get("/v1beta/models/m:generateContent")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST, OPTIONS")
+    assert answer.error["code"] == 405, "in Gemini's words"
+
+
+@pytest.mark.parametrize("path", ["/v1beta", "/v1beta/x", "/v1beta/models/", "/v1beta/models/m", "/v1beta/models/m:x"])
+async def test_nothing_there_for_geminis_clients(house: Inside, path: str) -> None:
+    answer = await house.post({}, path)
+    assert (answer.status, answer.error["status"]) == (404, "NOT_FOUND")
+
+
+async def test_a_held_response(house: Inside) -> None:
+    assert (await house.get("/v1/responses/resp_x")).status == 401
+    assert (await house.get("/v1/responses/resp_x", method="PUT")).headers["allow"] == "GET, DELETE, OPTIONS"
+    assert (await house.get("/v1/responses/resp_x/nothing")).status == 404

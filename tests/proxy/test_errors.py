@@ -42,7 +42,6 @@ def test_all_are_busy() -> None:
         (errors.BodyTimeout, 408, "invalid_request_error", "request_timeout"),
         (errors.TooLarge, 413, "invalid_request_error", "request_too_large"),
         (errors.RateLimited, 429, "rate_limit_error", "rate_limit_exceeded"),
-        (errors.Internal, 500, "server_error", "internal_error"),
         (errors.AllFailed, 502, "api_error", "provider_error"),
         (errors.Unavailable, 503, "api_error", "provider_unavailable"),
         (errors.AllTimedOut, 504, "api_error", "provider_timeout"),
@@ -51,6 +50,18 @@ def test_all_are_busy() -> None:
 def test_the_table(kind: type[errors.Refusal], status: int, type_: str, code: str | None) -> None:
     found = kind("words")
     assert (found.status, found.type, found.code, found.message) == (status, type_, code, "words")
+
+
+def test_a_bug_of_ours_says_nothing_of_itself() -> None:
+    found = errors.Internal()
+    assert (found.status, found.type, found.code) == (500, "server_error", "internal_error")
+    assert "request id" in found.message
+
+
+def test_a_strict_request_names_what_would_get_lost() -> None:
+    found = errors.Lossy(["seed", "n"], "m")
+    assert (found.status, found.code, found.param, found.retry) == (400, "unsupported_parameter", "seed", False)
+    assert "seed, n" in found.message
 
 
 NO_WORDS = "the provider refused the request"

@@ -1,6 +1,7 @@
 """One request's bookkeeping: one record whatever happens, honest headers, one end on the wire."""
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from proxy import exchange as module
 from proxy import timer
 from proxy.exchange import new_request_id
+from proxy.formats import openai_chat
+from proxy.ingress import Asked
 from proxy.relay import relay
 from proxy.upstream import Pool
-from tests.proxy.inside import HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
+from tests.proxy.inside import CHAT, HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
 from tests.upstreams import MockUpstream, Reply, chat_events, chat_stream, completion, error_reply
 
 STREAM = {"model": "m", "messages": HELLO, "stream": True}
@@ -135,7 +138,7 @@ async def test_a_bug_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     def fail(*_: object) -> None:
         raise ZeroDivisionError(TEXT)
 
-    monkeypatch.setattr("proxy.relay.provider_body", fail)
+    monkeypatch.setattr("proxy.exchange.Passage", fail)
     gateway = house(tmp_path, completion())
     answer = await gateway.post()
     assert (answer.status, answer.error["type"], answer.error["code"]) == (500, "server_error", "internal_error")
@@ -233,7 +236,7 @@ async def test_a_key_that_is_switched_off_leaves_a_row(tmp_path: Path) -> None:
 async def test_a_refused_plan_uses_nothing_up(tmp_path: Path) -> None:
     gateway = house(tmp_path)
     assert (await gateway.post({"model": "m", "messages": HELLO, "group": "nobody"})).status == 400
-    assert gateway.limiter.headers(KEY) == []
+    assert gateway.limiter.left(KEY) is None
 
 
 async def test_who_answers_is_not_said_before_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +277,36 @@ async def test_a_large_answer_that_nobody_reads(tmp_path: Path) -> None:
         found = next(messages, None)
         return found if found is not None else await asyncio.Event().wait()
 
-    await asyncio.wait_for(relay(gateway.gateway, scope, receive, stuck), 3)
+    await asyncio.wait_for(relay(gateway.gateway, Asked(openai_chat), scope, receive, stuck), 3)
     assert (gateway.record.outcome, gateway.record.status) == ("cancelled", 499)
     assert gateway.record.prompt_tokens == 7
     assert gateway.limiter.active(KEY) == 0
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+@pytest.mark.parametrize(
+    ("reply", "stream"),
+    [
+        (completion("x"), False),
+        (replace(completion("x"), wait=0.05), False),
+        (error_reply(500, "down"), False),
+        (error_reply(400, "no"), True),
+        (chat_stream("a", "b", pause=0.03), True),
+        (Reply(chat_stream("a", "b").pieces[:2], end="cut", pause=0.03), True),
+    ],
+)
+async def test_nothing_of_a_request_stays(tmp_path: Path, path: str, reply: Reply, stream: bool) -> None:
+    """No circle of references: a body of megabytes would lie in it until Python looks for such."""
+    gateway = house(tmp_path, reply)
+    gc.collect()
+    gc.disable()
+    try:
+        await gateway.post({"model": "m", "max_tokens": 5, "messages": HELLO, "stream": stream}, path)
+        await asyncio.sleep(0.02)
+        kinds = {type(found).__name__ for found in gc.get_objects()}
+    finally:
+        gc.enable()
+    assert kinds.isdisjoint({"Exchange", "Envelope", "Passage", "Timer", "Members"})

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.errors import ProviderFault, ProviderRefusal, Refusal, after_all
 from proxy.faults import CREDENTIAL_FAULTS, REQUEST_FAULTS, fault_in_200, fault_of_status, scrub
+from proxy.formats import openai_chat
 from proxy.replies import error_body
 from tests.proxy.inside import provider
 
@@ -16,7 +17,7 @@ PROVIDER = provider(headers=(("authorization", HEADER), ("x-title", "Kodna")))
 
 
 def fault(status: int, body: object = None, retry: str = "") -> ProviderFault | Refusal:
-    return fault_of_status(status, json.dumps(body).encode() if body is not None else b"", retry, PROVIDER)
+    return fault_of_status(status, json.dumps(body).encode() if body is not None else b"", retry, PROVIDER, openai_chat)
 
 
 def error(message: object = "Bad", **more: object) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def test_the_requests_own_fault_reaches_the_client(status: int) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"error":{}}', b'{"error":{"message":null}}'])
 def test_a_refusal_without_words(body: bytes) -> None:
-    status, found = to_client(fault_of_status(400, body, "", PROVIDER))
+    status, found = to_client(fault_of_status(400, body, "", PROVIDER, openai_chat))
     assert (status, found["message"]) == (400, "The provider refused the request with status 400.")
 
 
@@ -185,4 +186,4 @@ def test_long_words_are_cut() -> None:
 )
 def test_odd_letters(message: str, told: str) -> None:
     body = b'{"error":{"message":"' + message.encode() + b'"}}'
-    assert to_client(fault_of_status(400, body, "", PROVIDER))[1]["message"] == told
+    assert to_client(fault_of_status(400, body, "", PROVIDER, openai_chat))[1]["message"] == told

@@ -1,202 +1,362 @@
-"""Ten thousand requests that nobody should send: none is a 500, none hangs, none harms the next one."""
+"""Twelve thousand requests and provider's answers that nobody should send: none is a 500, none hangs, none harms the next.
+
+Valid ones of every format (`samples`), with harm done to them (`mutate`), through the whole application; then the laws
+that hold for whatever comes. Another seed: `FUZZ_SEED=2`. A failure says which case it was: `Case` asks it alone.
+"""
 
 import asyncio
 import json
+import logging
+import os
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from proxy.upstream import Pool
-from tests.proxy.inside import CHAT, KEY, TEXT, Answer, Inside, model, provider, snapshot
-from tests.upstreams import MockUpstream, Received, Reply, chat_events, chat_stream, json_reply
+from proxy.usage import Journal, Record
+from tests.proxy import laws, mutate, samples
+from tests.proxy.inside import CHAT, KEY, PROVIDER, TEXT, Answer, Inside, model, provider, snapshot
+from tests.upstreams import JSON_HEADERS, SSE_HEADERS, MockUpstream, Reply, json_reply
 
-# Providers that send no usage: the gateway must count whatever the client sent.
-_PLAIN = json_reply({"choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes"}}]})
-_STREAMED = Reply([*chat_events(["Yes"])[:-2], b"data: [DONE]\n\n"])
+SEED = os.environ.get("FUZZ_SEED", "1")
+BASE = "http://127.0.0.1:9"
+SECRET = PROVIDER.api_key
+MOST_CPU = 0.5  # seconds for one case; nearly all take a thousandth
+
+PROVIDERS = {
+    "chat": provider("chat", f"{BASE}/v1", id=1),
+    "responses": provider("responder", f"{BASE}/v1", supports=frozenset({"responses"}), id=2),
+    "messages": provider("claude", BASE, dialect="anthropic", id=3),
+    "gemini": provider("google", BASE, dialect="gemini", id=4),
+}
 
 
-def _answer(request: Received) -> Reply:
-    return _STREAMED if re.search(rb'"include_usage": *true', request.body) else _PLAIN
+@dataclass(frozen=True)
+class Way:
+    """How a client asks. `model`: where it stands in the path."""
+
+    form: str
+    path: str
+    stream: bool = False
+    query: str = ""
+
+    @property
+    def array(self) -> bool:
+        return self.stream and self.form == "gemini" and not self.query
+
+    def __str__(self) -> str:
+        return f"{self.form}{'-stream' if self.stream else ''}{'-array' if self.array else ''}"
+
+
+WAYS = [
+    Way("chat", CHAT),
+    Way("chat", CHAT, stream=True),
+    Way("completions", "/v1/completions"),
+    Way("completions", "/v1/completions", stream=True),
+    Way("responses", "/v1/responses"),
+    Way("responses", "/v1/responses", stream=True),
+    Way("messages", "/v1/messages"),
+    Way("messages", "/v1/messages", stream=True),
+    Way("gemini", "/v1beta/models/@:generateContent"),
+    Way("gemini", "/v1beta/models/@:streamGenerateContent", stream=True, query="alt=sse"),
+    Way("gemini", "/v1/models/@:streamGenerateContent", stream=True),
+]
+COUNTS = [Way("messages", "/v1/messages/count_tokens"), Way("gemini", "/v1beta/models/@:countTokens")]
+
+
+class Kept(Journal):
+    """The journal, with the last request's rows at hand."""
+
+    def append(self, record: Record) -> None:
+        super().append(record)
+        self.rows.append(record)
+
+    rows: list[Record]
 
 
 @dataclass
+class Case:
+    """One request, the provider's answer to it, and what came of them. `cut`: the provider's bytes end too early."""
+
+    way: Way
+    theirs: str
+    body: bytes
+    reply: Reply
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    said: bytes = b""
+
+    @property
+    def path(self) -> str:
+        return self.way.path.replace("@", f"m-{self.theirs}")
+
+
 class House:
-    """One application for all examples; `ask` gives each of them five seconds."""
+    """One application for all cases; `run` gives each of them ten seconds."""
 
-    inside: Inside
-    runner: asyncio.Runner
+    def __init__(self, folder: Any, runner: asyncio.Runner) -> None:
+        self.mock = MockUpstream(json_reply({}))
+        models = [model(f"m-{name}", where) for name, where in PROVIDERS.items()]
+        catalog = snapshot(*models, default="m-chat", m="m-chat")
+        self.inside = Inside(folder, catalog, Pool(self.mock.transport), (TEXT, KEY))
+        self.journal = self.inside.gateway.journal = Kept(folder / "kept", 10**9)
+        self.journal.rows = []
+        self.runner = runner
+        self.logged: list[str] = []
 
-    def ask(self, body: bytes, headers: list[tuple[bytes, bytes]] | None = None, path: str = CHAT) -> Answer:
-        known = [(b"authorization", f"Bearer {TEXT}".encode())] if headers is None else headers
-        asked = self.inside.ask("POST", path, known, [body])
-        return self.runner.run(asyncio.wait_for(asked, 5))
+    def run(self, case: Case, method: str = "POST") -> Answer:
+        self.mock.requests.clear()
+        self.mock.answers(case.reply)
+        self.journal.rows.clear()
+        self.logged.clear()
+        headers = [(b"authorization", f"Bearer {TEXT}".encode()), *case.headers]
+        asked = self.inside.ask(method, case.path, headers, [case.body], query=case.way.query)
+        begun = time.process_time()
+        answer = self.runner.run(self._alone(asked))
+        spent = time.process_time() - begun
+        assert spent < MOST_CPU, f"{spent:.2f} s of CPU"
+        return answer
+
+    async def _alone(self, asked: Any) -> Answer:
+        answer: Answer = await asyncio.wait_for(asked, 10)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:  # a keep-alive or a watch that was just cancelled
+            await asyncio.wait(left, timeout=1)
+        assert not any(not task.done() for task in left), f"left behind: {left}"
+        return answer
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    upstream = MockUpstream(_answer)
-    catalog = snapshot(model("m", provider("a"), provider("b")), default="m", fast="m")
-    inside = Inside(tmp_path_factory.mktemp("fuzz"), catalog, Pool(upstream.transport), (TEXT, KEY))
     with asyncio.Runner() as runner:
-        yield House(inside, runner)
-        assert inside.limiter.active(KEY) == 0, "a request kept its place"
+        house = House(tmp_path_factory.mktemp("fuzz"), runner)
+        watch = _Watch(house.logged)
+        logging.getLogger().addHandler(watch)
+        yield house
+        logging.getLogger().removeHandler(watch)
+        assert house.inside.limiter.active(KEY) == 0, "a request kept its place"
 
 
-def check(answer: Answer) -> None:
+class _Watch(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.INFO)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+
+
+# --- the laws --------------------------------------------------------------------------------------------------------
+
+
+def check(house: House, case: Case, answer: Answer) -> None:
+    """Everything that holds for whatever came."""
+    form = case.way.form
     assert answer.whole
-    assert answer.status in {200, 400, 401, 403, 404, 413}, answer.body
-    assert answer.headers["x-request-id"].startswith("req_")
+    _check_secrets(house, case, answer)
+    assert not any("Traceback" in line for line in house.logged), house.logged
+    (row,) = house.journal.rows
+    translated = bool(row.provider_format) and row.provider_format != _OWN.get(form)
+    laws.check_row(row, answer.status)
     if answer.status != 200:
-        assert set(answer.error) == {"message", "type", "param", "code"}
+        _check_refusal(house, case, answer)
+    elif answer.headers["content-type"].startswith("application/json") and not case.way.array:
+        assert row.outcome == "complete"
+        laws.check_whole(form, answer.body, translated=translated)
+    else:
+        assert row.outcome in {"complete", "incomplete", "failed", "refused"}
+        whole = row.outcome == "complete"
+        assert not whole or laws.may_be_whole(case.theirs, b"".join(case.reply.pieces)), "the provider's was not whole"
+        laws.check_stream(form, answer.body, whole=whole, array=case.way.array, translated=translated)
 
 
-FIELDS = [
-    "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "group", "models",
-    "previous_request_id", "temperature", "tools", "user", "", "\x00", "é",
+_OWN = {
+    "chat": "openai_chat",
+    "responses": "openai_responses",
+    "messages": "anthropic_messages",
+    "gemini": "gemini",
+}
+
+
+def _check_secrets(house: House, case: Case, answer: Answer) -> None:
+    """The provider's credential stays with the gateway, the client's key too, and no header holds a line's end."""
+    seen = answer.body + repr(answer.headers).encode()
+    assert SECRET.encode() not in seen.replace(b"\\/", b"/")
+    for name, value in answer.headers.items():
+        assert _HEADER.fullmatch(value), (name, value)
+    for request in house.mock.requests:
+        assert TEXT not in request.target + repr(request.headers)
+        assert TEXT.encode() not in request.body
+        assert request.target in _TARGETS, request.target
+    assert not any(SECRET in line or TEXT in line for line in house.logged), house.logged
+
+
+_HEADER = re.compile(r"[\x20-\x7e]*")
+_TARGETS = {
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages?beta=true",
+    "/v1/messages/count_tokens",
+    *(f"/v1beta/models/m-gemini-there:{verb}" for verb in ("generateContent", "countTokens")),
+    "/v1beta/models/m-gemini-there:streamGenerateContent?alt=sse",
+}
+
+
+def _check_refusal(house: House, case: Case, answer: Answer) -> None:
+    error = laws.check_refusal(case.way.form, answer.status, answer.body)
+    ours = answer.status == 400 and not house.mock.requests
+    if ours and "param" in error and error["code"] != "invalid_json":
+        assert error["param"], f"no field is named: {error}"
+
+
+def run(house: House, case: Case) -> Answer:
+    try:
+        answer = house.run(case)
+        check(house, case, answer)
+    except BaseException as error:
+        error.add_note(f"{case.way} to {case.theirs}; FUZZ_SEED={SEED}\n{case.body!r}\n{case.reply!r}")
+        raise
+    return answer
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def _good(random: Random, theirs: str, *, stream: bool) -> Reply:
+    data = random.choice(samples.streams(theirs) if stream else samples.answers(theirs))
+    return Reply([data], 200, SSE_HEADERS if stream else JSON_HEADERS)
+
+
+def _asked(way: Way, theirs: str, value: Any) -> Any:
+    """A request, as this way has it."""
+    if not isinstance(value, dict) or way.form == "gemini":
+        return value
+    return {**value, "model": f"m-{theirs}", **({"stream": True} if way.stream else {"stream": False})}
+
+
+def bad_request(random: Random, way: Way, theirs: str) -> Case:
+    given = samples.requests(way.form)
+    kind = random.random()
+    value = _asked(way, theirs, random.choice(given))
+    if kind < 0.75:
+        body = mutate.written(mutate.mutated(random, value, given, random.choice([1, 1, 1, 2, 4])))
+    elif kind < 0.95:
+        body = mutate.harmed(random, mutate.written(value), random.choice([1, 2, 5]))
+    else:
+        body = mutate.twice_named(random, mutate.written(value))
+    return Case(way, theirs, body, _good(random, theirs, stream=way.stream))
+
+
+COMBINATIONS = [pytest.param(way, theirs, id=f"{way}-to-{theirs}") for way in WAYS for theirs in PROVIDERS]
+
+
+@pytest.mark.parametrize(("way", "theirs"), COMBINATIONS)
+def test_requests(house: House, way: Way, theirs: str) -> None:
+    random = Random(f"{SEED} requests {way} {theirs}")
+    for _ in range(120):
+        run(house, bad_request(random, way, theirs))
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+_ERRORS: list[Any] = [
+    {"error": {"message": f"no {SECRET}", "type": "x", "code": 500}},
+    {"error": f"no {SECRET}"},
+    {"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED"}},
+    {"error": {"message": 5, "type": [], "param": {}, "code": {}}},
+    {"error": []},
+    {"error": [{"message": "x"}]},
+    [{"error": {"code": 400, "message": "x", "status": "INVALID_ARGUMENT"}}],
+    {"type": "error", "error": {"type": "overloaded_error", "message": f"x {SECRET}"}},
+    {"type": "error", "error": None},
+    {"type": "error", "message": f"x {SECRET}", "code": "server_error", "sequence_number": 3},
+    {"type": "response.failed", "response": {"id": "r", "status": "failed", "error": {"code": "x", "message": SECRET}}},
+    {"type": "response.failed"},
+    {"detail": f"no {SECRET}"},
+    {"message": "x", "object": "error"},
+    {"error": {"message": "invalid \ud800", "type": "invalid_request_error", "code": "400"}},
 ]  # fmt: skip
-_leaves = st.sampled_from(
-    [
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        1.5,
-        1e308,
-        10**30,
-        -(10**30),
-        "",
-        "m",
-        "fast",
-        "nobody",
-        "\x00",
-        "\U0001f600",
-        "x" * 300,
-    ]
-)
-_values = st.recursive(
-    _leaves,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "text"]), inner),
-    max_leaves=4,
-)
-_message = st.fixed_dictionaries(
-    {}, optional={"role": _leaves, "content": _values, "tool_calls": _values, "name": _leaves}
-)
-_near = st.fixed_dictionaries(
-    {},
-    optional={
-        "messages": st.lists(_message, max_size=3) | _values,
-        "model": st.sampled_from(["m", "fast", "nobody", ""]) | _leaves,
-        "stream": st.booleans() | _leaves,
-        "stream_options": st.fixed_dictionaries({}, optional={"include_usage": _leaves}) | _values,
-        "max_tokens": _leaves,
-        "max_completion_tokens": _leaves,
-        "group": _values,
-        "models": _values,
-        "previous_request_id": _leaves,
-        "tools": _values,
-    },
-)
 
 
-@given(_near)
-@settings(max_examples=2500)
-def test_bodies_that_are_nearly_right(house: House, body: dict[str, Any]) -> None:
-    check(house.ask(json.dumps(body).encode()))
+def bad_answer(random: Random, way: Way, theirs: str) -> Case:
+    body = mutate.written(_asked(way, theirs, random.choice(samples.requests(way.form)[:2] + _simple(way))))
+    reply = _bad_stream(random, theirs) if way.stream else _bad_plain(random, theirs)
+    if random.random() < 0.08:
+        status = random.choice([400, 401, 403, 404, 413, 422, 429, 500, 503, 529, 204, 302, 418])
+        reply = replace(reply, status=status)
+        if random.random() < 0.8:
+            reply = replace(reply, pieces=[mutate.written(random.choice(_ERRORS))], headers=JSON_HEADERS)
+    return Case(way, theirs, body, reply)
 
 
-_bits = st.sampled_from(
-    [b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u0000", b"\\ud800", b"\\udc00", b"\x00", b"\xff",
-     b"\xef\xbb\xbf", b"NaN", b"Infinity", b"-", b"1e400", b"9" * 40, b"null", b"true", b"\n", b"\r\n", b" ",
-     b'"messages":', b"\xf0\x9f", b'"model":"m",', b'"stream":true,', b"//", b"/*"]
-)  # fmt: skip
-_WHOLE = b'{"model":"m","messages":[{"role":"user","content":"Hello"}],"max_tokens":5,"stream":true,"x":{"y":[1,2]}}'
+def _simple(way: Way) -> list[Any]:
+    return samples.requests(way.form)[-1:]
 
 
-@given(st.lists(st.tuples(st.integers(0, len(_WHOLE)), st.integers(0, 9), _bits), min_size=1, max_size=4))
-@settings(max_examples=3000)
-def test_bodies_with_something_broken_in_them(house: House, edits: list[tuple[int, int, bytes]]) -> None:
-    body = _WHOLE
-    for place, length, instead in edits:
-        body = body[:place] + instead + body[place + length :]
-    check(house.ask(body))
+def _bad_plain(random: Random, theirs: str) -> Reply:
+    given, kind = samples.answers(theirs), random.random()
+    data = random.choice(given)
+    if kind < 0.6:
+        parsed = [json.loads(one) for one in given]
+        data = mutate.written(mutate.mutated(random, json.loads(data), parsed, random.choice([1, 1, 2, 5])))
+    elif kind < 0.75:
+        data = mutate.harmed(random, data, random.choice([1, 2, 5]))
+    elif kind < 0.85:
+        data = mutate.written(random.choice(_ERRORS))
+    elif kind < 0.9:
+        data = data[: random.randint(0, len(data))]
+    else:
+        data = random.choice(samples.answers(random.choice(list(PROVIDERS))) + samples.streams(theirs))
+    return Reply([data], 200, JSON_HEADERS, sized=True)
 
 
-@given(st.binary(max_size=60))
-@settings(max_examples=3000)
-def test_bodies_of_bytes(house: House, body: bytes) -> None:
-    check(house.ask(body))
+def _bad_stream(random: Random, theirs: str) -> Reply:
+    given, kind = samples.streams(theirs), random.random()
+    data = random.choice(given)
+    if kind < 0.65:
+        data = _events(random, theirs, data)
+    elif kind < 0.75:
+        data = mutate.harmed(random, data, random.choice([1, 2, 5]))
+    elif kind < 0.9:
+        data = data[: random.randint(0, len(data))]
+    elif kind < 0.95:
+        data = random.choice(samples.streams(random.choice(list(PROVIDERS))))
+    else:
+        data = random.choice([*samples.answers(theirs), mutate.written(random.choice(_ERRORS))])
+    end = "cut" if random.random() < 0.2 else "whole"
+    return Reply(mutate.cut_anywhere(random, data), 200, SSE_HEADERS, end=end)  # type: ignore[arg-type]
 
 
-_name = st.sampled_from(
-    [b"authorization", b"x-api-key", b"content-length", b"content-type", b"origin", b"user-agent", b"x-forwarded-for",
-     b"accept", b"cookie", b"access-control-request-headers", b"expect"]
-)  # fmt: skip
-_header = st.tuples(
-    _name, st.binary(max_size=40) | st.sampled_from([b"Bearer", b"Bearer " + TEXT.encode(), b"-1", b"1e9"])
-)
+def _events(random: Random, theirs: str, data: bytes) -> bytes:
+    """Its events, wrong in what they say or in their order."""
+    events = [(name, _value(text)) for name, text in samples.events(data)]
+    others = [(name, _value(text)) for name, text in samples.events(random.choice(samples.streams(theirs)))]
+    others += [("error" if random.random() < 0.5 else "", random.choice(_ERRORS)), ("", "[DONE]")]
+    if random.random() < 0.7:
+        for _ in range(random.choice([1, 1, 3])):
+            at = random.randrange(len(events))
+            name, value = events[at]
+            times = random.choice([1, 1, 3])
+            events[at] = (name, mutate.mutated(random, value, [one for _, one in others], times))
+    if random.random() < 0.6:
+        events = mutate.shuffled(random, events, others)
+    return mutate.framed(random, events, plainly=random.random() < 0.6)
 
 
-@given(
-    st.lists(_header, max_size=5),
-    st.sampled_from([CHAT, "/v1/models", "/v1/models/m", "/v1/\x00", "/v1/models/\ufffd"]),
-)
-@settings(max_examples=1500)
-def test_headers_of_bytes(house: House, headers: list[tuple[bytes, bytes]], path: str) -> None:
-    answer = house.ask(_WHOLE, headers, path)
-    assert answer.whole
-    assert answer.status in {200, 401, 403, 404, 405, 413}, answer.body
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
-_DEEP = [
-    b"[" * depth + b"]" * depth for depth in (100, 400, 900, 940, 960, 970, 980, 985, 990, 995, 1000, 2000, 50_000)
-]
-_NUMBERS = [b"1e400", b"-1e400", b"9" * 5000, b"-" + b"9" * 5000, b"0." + b"1" * 5000, b"1e-9999"]
-_STRINGS = [
-    b'"\\ud800"',
-    b'"\\udc00\\ud800"',
-    b'"\\u0000"',
-    b'"' + b"\\ud83d\\ude00" * 3 + b'"',
-    b'"\\x"',
-    b'"\x00"',
-    b'"\xff"',
-]
-
-
-@pytest.mark.parametrize("value", [*_DEEP, *_NUMBERS, *_STRINGS, b"NaN", b"Infinity", b"01", b"+1", b"1.", b"nul"])
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"model":"m","messages":[{"role":"user","content":@}]}',
-        b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":@}]}],"stream":true}',
-        b'{"model":"m","messages":@}',
-        b'{"model":"m","messages":[@]}',
-        b'{"model":@,"messages":[{"role":"user","content":"x"}]}',
-        b'{"model":"m","messages":[{"role":"user","content":"x"}],"tools":@,"x":@}',
-        b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":@}',
-        b'{"model":"m","messages":[{"role":"user","content":"x"}],"stream_options":@,"stream":true}',
-        b"@",
-    ],
-)
-def test_values_that_break_readers(house: House, body: bytes, value: bytes) -> None:
-    check(house.ask(body.replace(b"@", value)))
-
-
-def test_content_nested_in_parts(house: House) -> None:
-    """Each level is a call of ours where the text is counted."""
-    for depth in (10, 150, 300, 450):
-        content = '[{"text":' * depth + '"x"' + "}]" * depth
-        check(house.ask(b'{"model":"m","messages":[{"role":"user","content":%s}]}' % content.encode()))
-
-
-def test_the_gateway_still_works(house: House) -> None:
-    answer = house.ask(_WHOLE)
-    assert answer.status == 200
-    assert b"Yes" in answer.body
-    assert chat_stream().pieces[-1] in answer.body
+@pytest.mark.parametrize(("way", "theirs"), COMBINATIONS)
+def test_answers(house: House, way: Way, theirs: str) -> None:
+    random = Random(f"{SEED} answers {way} {theirs}")
+    for _ in range(120):
+        run(house, bad_answer(random, way, theirs))

@@ -19,6 +19,8 @@ from pytest_django import Settings
 
 from accounts import keys
 from proxy import ingress
+from proxy.formats import openai_chat
+from proxy.ingress import Asked
 from proxy.upstream import Pool
 from tests.conftest import MakeGateway
 from tests.gateway import Gateway, catalog, model, provider
@@ -276,9 +278,11 @@ async def test_a_number_of_tokens_is_the_providers_to_judge(tmp_path: Path, valu
 
 def test_the_envelope() -> None:
     body = {"model": "m", "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}, "group": "a"}
-    found = ingress.read_envelope(json.dumps({**body, "models": ["x"], "max_completion_tokens": 5}).encode())
-    assert (found.model, found.stream, found.usage_asked) == ("m", True, True)
-    assert (found.groups, found.models, found.max_tokens) == (("a",), ("x",), {"max_completion_tokens": 5})
+    found = ingress.read_envelope(
+        json.dumps({**body, "models": ["x"], "max_completion_tokens": 5}).encode(), Asked(openai_chat)
+    )
+    assert (found.model, found.stream) == ("m", True)
+    assert (found.groups, found.models, found.bounds) == (("a",), ("x",), {"max_completion_tokens": 5})
 
 
 # --- on real sockets -------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from models_catalog.pricing import Price
 from proxy import meter
 from proxy.errors import BadRequest
-from proxy.formats.openai_chat import Usage
+from proxy.formats import openai_chat
+from proxy.formats.canonical import Usage
 from proxy.formats.splice import Members
 from tests.proxy.inside import model
 
@@ -27,7 +28,9 @@ def said(content: object) -> dict[str, object]:
 
 def test_it_works() -> None:
     assert meter.count("Hello world") == 2
-    assert meter.prompt_tokens(request(said("Hello world"))) == 2 + 1 + 3 + 3  # text, line end, message, priming
+    assert (
+        meter.prompt_tokens(openai_chat, request(said("Hello world"))) == 2 + 1 + 3 + 3
+    )  # text, line end, message, priming
     assert meter.pricer(PRICE)(Usage(1000, 100)) == {
         "cached_tokens": b"0",
         "cost": b"0.00021",
@@ -79,38 +82,47 @@ def test_a_picodollar_is_not_lost() -> None:
 
 
 def test_each_message_costs_a_little() -> None:
-    one, two = meter.prompt_tokens(request(said("Hi"))), meter.prompt_tokens(request(said("Hi"), said("Hi")))
+    one, two = (
+        meter.prompt_tokens(openai_chat, request(said("Hi"))),
+        meter.prompt_tokens(openai_chat, request(said("Hi"), said("Hi"))),
+    )
     assert two == 2 * one - 3
 
 
 def test_parts_count_as_text_does() -> None:
-    assert meter.prompt_tokens(request(said([{"type": "text", "text": "Hello world"}]))) == meter.prompt_tokens(
-        request(said("Hello world"))
-    )
+    assert meter.prompt_tokens(
+        openai_chat, request(said([{"type": "text", "text": "Hello world"}]))
+    ) == meter.prompt_tokens(openai_chat, request(said("Hello world")))
 
 
 def test_an_image_counts_as_one_however_long_its_data() -> None:
     text = {"type": "text", "text": "Hi"}
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
-    alone = meter.prompt_tokens(request(said([text])))
-    assert meter.prompt_tokens(request(said([text, image, image]))) == alone + 2 * 765
+    alone = meter.prompt_tokens(openai_chat, request(said([text])))
+    assert meter.prompt_tokens(openai_chat, request(said([text, image, image]))) == alone + 2 * 765
 
 
 def test_tools_count() -> None:
     tool = {"type": "function", "function": {"name": "weather", "description": "The weather of a city"}}
-    assert meter.prompt_tokens(request(said("Hi"), tools=[tool])) > meter.prompt_tokens(request(said("Hi"))) + 10
+    assert (
+        meter.prompt_tokens(openai_chat, request(said("Hi"), tools=[tool]))
+        > meter.prompt_tokens(openai_chat, request(said("Hi"))) + 10
+    )
 
 
 def test_calls_and_results_count() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "1 2 3 4 5"}}]}
     result = {"role": "tool", "tool_call_id": "a", "content": "one two three"}
-    assert meter.prompt_tokens(request(said("Hi"), call, result)) > meter.prompt_tokens(request(said("Hi"))) + 15
+    assert (
+        meter.prompt_tokens(openai_chat, request(said("Hi"), call, result))
+        > meter.prompt_tokens(openai_chat, request(said("Hi"))) + 15
+    )
 
 
 def test_what_was_said_counts() -> None:
-    found = meter.counted(request(said("Hi")), "Hello world")
-    assert found == Usage(prompt=meter.prompt_tokens(request(said("Hi"))), completion=2)
-    assert meter.counted(request(said("Hi")), "").completion == 0
+    found = meter.counted(openai_chat, request(said("Hi")), "Hello world")
+    assert found == Usage(prompt=meter.prompt_tokens(openai_chat, request(said("Hi"))), completion=2)
+    assert meter.counted(openai_chat, request(said("Hi")), "").completion == 0
 
 
 def test_a_long_text_is_extrapolated() -> None:
@@ -128,7 +140,7 @@ def test_any_text_can_be_counted(text: str) -> None:
     "messages", [b'[{"content":"Hi","x":1e400}]', b'[{"content":' + b"[" * 800 + b"]" * 800 + b"}]"]
 )
 def test_any_messages_that_were_let_in_can_be_counted(messages: bytes) -> None:
-    assert meter.prompt_tokens(Members(b'{"messages":' + messages + b"}")) > 6
+    assert meter.prompt_tokens(openai_chat, Members(b'{"messages":' + messages + b"}")) > 6
 
 
 def test_the_vocabulary_is_in_the_house() -> None:
@@ -141,10 +153,10 @@ def test_the_vocabulary_is_in_the_house() -> None:
 @pytest.mark.parametrize("words", [5, 5000])
 async def test_context_is_enforced(words: int) -> None:
     asked = request(said("word " * words))
-    tokens = meter.prompt_tokens(asked, meter.count)
-    await meter.check_context(asked, model("m", enforce=True, context=tokens))
-    await meter.check_context(asked, model("m", enforce=False, context=1))
-    await meter.check_context(asked, model("m", enforce=True, context=None))
+    tokens = meter.prompt_tokens(openai_chat, asked, meter.count)
+    await meter.check_context(openai_chat, asked, model("m", enforce=True, context=tokens))
+    await meter.check_context(openai_chat, asked, model("m", enforce=False, context=1))
+    await meter.check_context(openai_chat, asked, model("m", enforce=True, context=None))
     with pytest.raises(BadRequest, match=f"is {tokens - 1} tokens; this prompt has {tokens}") as refused:
-        await meter.check_context(asked, model("m", enforce=True, context=tokens - 1))
+        await meter.check_context(openai_chat, asked, model("m", enforce=True, context=tokens - 1))
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")

@@ -1,7 +1,7 @@
 """The table of usage rows: one per request ID, and nothing of what was said."""
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
 from django.utils import timezone
 
 from proxy.models import UsageRecord
@@ -31,6 +31,20 @@ def test_the_newest_first() -> None:
     row("a")
     row("b")
     assert [str(found) for found in UsageRecord.objects.all()] == ["b", "a"]
+
+
+@pytest.mark.django_db
+def test_a_row_of_the_release_before() -> None:
+    """Its processes insert without the columns that were added since, while the new release is rolled out."""
+    later = {"losses", "provider_format"}
+    columns = [field.column for field in UsageRecord._meta.concrete_fields if field.name not in {"id", *later}]
+    row("old")
+    with connection.cursor() as cursor:
+        table = UsageRecord._meta.db_table
+        kept = ", ".join("'new'" if name == "request_id" else name for name in columns)
+        cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT {kept} FROM {table}")
+    found = UsageRecord.objects.get(request_id="new")
+    assert (found.losses, found.provider_format) == ("", "")
 
 
 def test_no_column_for_content() -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from proxy.errors import BadRequest
-from proxy.ingress import read_envelope
-from proxy.outgoing import clamped, provider_body
-from proxy.quirks import NO_STREAM_OPTIONS
+from proxy.formats import openai_chat
+from proxy.formats.openai_chat import NO_STREAM_OPTIONS
+from proxy.ingress import Asked, Envelope, read_envelope
+from proxy.meter import pricer
+from proxy.outgoing import Passage, clamped
 from proxy.routing import Attempt
 from tests.proxy.inside import model, provider
 
@@ -21,8 +23,12 @@ def attempt(*, there: str = "there", quirks: frozenset[str] = frozenset(), enfor
     return Attempt(found, replace(found.routes[0], model=there), 0)
 
 
+def envelope(body: str) -> Envelope:
+    return read_envelope(body.encode(), Asked(openai_chat))
+
+
 def sent(body: str, to: Attempt | None = None) -> str:
-    return provider_body(read_envelope(body.encode()), to or attempt()).decode()
+    return Passage(envelope(body), to or attempt(), pricer(None), "id", 0).question.body.decode()
 
 
 def test_it_works() -> None:
@@ -121,7 +127,7 @@ def test_an_enforced_output_limit(name: str, asked: int, given: int) -> None:
     body = '{"model":"ours","messages":[{}],"%s": %d}'
     to = attempt(enforce=True)
     assert sent(body % (name, asked), to) == (body % (name, given)).replace("ours", "there")
-    assert clamped(read_envelope((body % (name, asked)).encode()), to) == (100 if asked > 100 else None)
+    assert clamped(envelope(body % (name, asked)), to) == (100 if asked > 100 else None)
 
 
 @pytest.mark.parametrize(

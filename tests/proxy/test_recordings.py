@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy.formats.openai_chat import Usage
+from proxy.formats.canonical import Usage
 from proxy.upstream import Pool
 from proxy.usage import Record
 from tests.conftest import MakeGateway

@@ -78,3 +78,41 @@ async def test_an_answer_without_content() -> None:
 
     await replies.answer(send, 204, [], b"")
     assert sent[0]["headers"] == []
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def lost(*names: str) -> str:
+    ((name, value),) = replies.losses(list(names))
+    assert name == b"x-kodna-losses"
+    return value.decode()
+
+
+def test_losses() -> None:
+    assert replies.losses([]) == []
+    assert lost("seed", "messages[0].content[1]") == "seed, messages[0].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("a\r\nset-cookie: x=1", "a%0D%0Aset-cookie:%20x=1"),
+        ("a\x00b", "a%00b"),
+        ("a, b", "a%2C%20b"),
+        ("100%", "100%25"),
+        ("é😀", "%C3%A9%F0%9F%98%80"),
+        ("\ud800", "%ED%A0%80"),
+        ("", ""),
+    ],
+)
+def test_a_name_that_a_client_made_up(name: str, written: str) -> None:
+    assert lost(name) == written
+
+
+def test_losses_without_end() -> None:
+    assert len(lost("x" * 10_000)) == 100
+    many = lost(*(f"field{number}" for number in range(1000)))
+    assert len(many) < 1100
+    assert many.endswith(", ...")
+    assert many.startswith("field0, field1, ")

@@ -7,6 +7,7 @@ import pytest
 from accounts.keys import Key
 from models_catalog.snapshot import Snapshot
 from proxy.errors import BadRequest, Forbidden, ModelNotFound, Refusal, Unavailable
+from proxy.formats import openai_chat
 from proxy.formats.splice import Members
 from proxy.ingress import Envelope
 from proxy.routing import Attempt, plan, resolve
@@ -25,7 +26,7 @@ CATALOG = snapshot(
 
 def attempts(name: str = "m", key: Key = KEY, catalog: Snapshot = CATALOG, **asked: tuple[str, ...]) -> list[str]:
     target = resolve(name, catalog, key)
-    found = plan(target, Envelope(Members(b"{}"), **asked), catalog, key)  # type: ignore[arg-type]
+    found = plan(target, Envelope(openai_chat, Members(b"{}"), **asked), catalog, key)  # type: ignore[arg-type]
     return [f"{each.model.id}@{each.route.provider.name}:{each.layer}" for each in found]
 
 

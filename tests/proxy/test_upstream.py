@@ -15,7 +15,7 @@ from models_catalog.snapshot import Provider
 from proxy import upstream as module
 from proxy.errors import ProviderFault
 from proxy.timer import Timer
-from proxy.upstream import Pool, Upstream, open_upstream, retry_after
+from proxy.upstream import Pool, Question, Upstream, open_upstream, retry_after
 from tests.processes import HOST
 from tests.proxy.inside import Inside, model, provider, snapshot
 from tests.upstreams import JSON_HEADERS, MockUpstream, RefusingUpstream, Reply, completion, cut, error_reply
@@ -46,7 +46,7 @@ async def whole(found: Provider, pool: Pool | None = None) -> bytes:
             return await whole(found, pool)
     timer = Timer()
     try:
-        answer = await open_upstream(pool, found, PATH, ASKED, timer)
+        answer = await open_upstream(pool, found, Question(PATH, ASKED), timer)
         try:
             return await answer.read_all(1_000_000)
         finally:
@@ -103,7 +103,7 @@ async def test_a_new_connection_that_breaks_is_not_tried_again(upstream: FakePro
 async def test_an_answer_left_unread_closes_the_connection(upstream: FakeProvider) -> None:
     upstream.answers(Reply([b"a"], end="hang"))
     async with new_pool() as pool:
-        answer = await open_upstream(pool, provider(base_url=upstream.base_url), PATH, ASKED, Timer())
+        answer = await open_upstream(pool, provider(base_url=upstream.base_url), Question(PATH, ASKED), Timer())
         assert await answer.read() == b"a"
         await answer.close()
         assert await asyncio.to_thread(upstream.last.gone.wait, 1)
@@ -240,7 +240,7 @@ async def test_the_pool_does_not_grow_for_ever() -> None:
 
 async def test_behind_the_seam() -> None:
     mock = MockUpstream(completion())
-    answer = await open_upstream(Pool(mock.transport), provider(), PATH, ASKED, Timer())
+    answer = await open_upstream(Pool(mock.transport), provider(), Question(PATH, ASKED), Timer())
     assert isinstance(answer, Upstream)
     assert (answer.status, answer.header("content-type")) == (200, "application/json")
     assert b"Hello" in await answer.read_all(10_000)

@@ -81,6 +81,24 @@ def test_it_works(journal: Journal) -> None:
 
 
 @pytest.mark.django_db
+def test_formats_and_losses(journal: Journal) -> None:
+    journal.append(record(endpoint="messages", provider_format="gemini", losses=usage.listed(["top_k", "a\x00"])))
+    journal.flush()
+    row = UsageRecord.objects.get()
+    assert (row.endpoint, row.provider_format, row.losses) == ("messages", "gemini", "top_k,a\ufffd")
+
+
+@pytest.mark.parametrize(("names", "text"), [
+    ([], ""), (["a"], "a"), (["tools[0].strict", "seed"], "tools[0].strict,seed"),
+    (["a" * 600, "b" * 399], f"{'a' * 600},{'b' * 399}"), (["a" * 600, "b" * 400], f"{'a' * 600},…"),
+    (["a" * 2000, "b"], f"{'a' * 999}…"),
+])  # fmt: skip
+def test_losses_fit_into_a_row(names: list[str], text: str) -> None:
+    assert usage.listed(names) == text
+    assert len(text) <= usage.MOST_LOSSES
+
+
+@pytest.mark.django_db
 def test_a_line_is_moved_once(journal: Journal) -> None:
     journal.append(record(1))
     assert journal.flush() == 1

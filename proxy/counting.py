@@ -1,0 +1,101 @@
+"""How many tokens a prompt has: Anthropic's `count_tokens`, Gemini's `countTokens`. Nothing is generated or billed.
+
+A provider of the client's own format is asked; for others the gateway counts, as where a provider tells no usage.
+Called by `asgi`.
+"""
+
+import logging
+from typing import Protocol
+
+from proxy import errors, ingress, meter, replies, routing
+from proxy.errors import ProviderFault, Refusal
+from proxy.exchange import Gateway, new_request_id
+from proxy.faults import fault_of_status
+from proxy.formats import registry
+from proxy.formats.base import Edits, Format, Prompt
+from proxy.formats.splice import Members
+from proxy.ingress import OWN_FIELDS, Asked, ClientGone, Envelope, Receive, Scope, Send
+from proxy.routing import Attempt
+from proxy.timer import Timer
+from proxy.upstream import Question, open_upstream
+
+logger = logging.getLogger(__name__)
+_MOST = 1024 * 1024  # bytes of a provider's answer
+
+
+class Counter(Format, Protocol):
+    """A format that has an endpoint for it."""
+
+    def check_count(self, members: Members, /) -> None:
+        """Raises `BadField`."""
+
+    def count_path(self, model: str, /) -> str: ...
+    def count_body(self, members: Members, edits: Edits, /) -> bytes: ...
+    def count_prompt(self, members: Members, /) -> Prompt: ...
+    def count_answer(self, tokens: int, /) -> bytes: ...
+
+
+async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """`model`: where the path names it."""
+    request_id, timer = new_request_id(), Timer()
+    try:
+        if not gateway.tables.loaded:
+            raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)
+        key = ingress.authenticate(scope, gateway.tables.keys)
+        ingress.check_usable(key, scope)
+        body = await ingress.read_body(scope, receive, timer)
+        envelope = ingress.read_envelope(body, Asked(counter, model, stream=False), counter.check_count)
+        ingress.read_headers(envelope, scope, strict=False)
+        catalog = gateway.tables.catalog
+        target = routing.resolve(envelope.model, catalog, key)
+        attempts = routing.plan(target, envelope, catalog, key)
+        lease = gateway.limiter.admit(key)
+        try:
+            status, answer = 200, await _counted(gateway, counter, envelope, attempts, timer)
+        finally:
+            lease.release()
+        headers: replies.Headers = [(b"content-type", b"application/json")]
+    except ClientGone:
+        return
+    except Refusal as refusal:
+        status, headers, answer = _refused(refusal, counter, request_id)
+    except Exception:
+        logger.exception("request %s failed", request_id)
+        status, headers, answer = _refused(errors.Internal(), counter, request_id)
+    finally:
+        timer.stop()
+    await replies.answer(send, status, [*headers, *replies.common(request_id, scope, counter)], answer)
+
+
+def _refused(refusal: Refusal, counter: Counter, request_id: str) -> tuple[int, replies.Headers, bytes]:
+    return refusal.status, replies.error_headers(refusal), counter.error_body(replies.error(refusal, request_id))
+
+
+async def _counted(
+    gateway: Gateway, counter: Counter, envelope: Envelope, attempts: list[Attempt], timer: Timer
+) -> bytes:
+    faults: list[ProviderFault] = []
+    for attempt in attempts:
+        provider = attempt.route.provider
+        if registry.between(counter, provider.dialect, provider.supports) is not counter:
+            prompt = counter.count_prompt(envelope.members)
+            return counter.count_answer(meter.tokens_of(prompt))
+        try:
+            return await _ask(gateway, counter, envelope, attempt, timer)
+        except ProviderFault as fault:
+            faults.append(fault)
+    raise errors.after_all(faults, attempts[0].model.id) from faults[-1]
+
+
+async def _ask(gateway: Gateway, counter: Counter, envelope: Envelope, attempt: Attempt, timer: Timer) -> bytes:
+    provider, model = attempt.route.provider, attempt.route.model
+    edits = Edits(model, OWN_FIELDS, stream=False)
+    path, body = counter.count_path(model) + envelope.query, counter.count_body(envelope.members, edits)
+    upstream = await open_upstream(gateway.pool, provider, Question(path, body, envelope.forwarded), timer)
+    try:
+        answer = await upstream.read_all(_MOST)
+    finally:
+        await upstream.close()
+    if upstream.status != 200:
+        raise fault_of_status(upstream.status, answer, upstream.header("retry-after"), provider, counter)
+    return answer
