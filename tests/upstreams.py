@@ -243,6 +243,9 @@ class Upstream(_Script):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._socket = socket.create_server((HOST, 0), backlog=2048)
+        self._socket.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # asyncio does so for sockets of its own only
         self.port: int = self._socket.getsockname()[1]
         self.base_url = f"http://{HOST}:{self.port}/v1"
 

@@ -1,0 +1,1 @@
+"""SDKs for JavaScript against a gateway in front of the scripted providers: `python -m tests.clients.run`."""

@@ -1,0 +1,1 @@
+"""Each official SDK against each provider dialect, through a running gateway in front of `tests.providers`."""
