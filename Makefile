@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
-.PHONY: help run serve worker beat test check format bench lock clean
+.PHONY: help run serve worker beat test test-clients test-agents check format bench lock clean
 
 help:
 	@echo 'make run      the gateway on 127.0.0.1:8000, with nothing to set up (HOST and PORT override)'
@@ -11,6 +11,8 @@ help:
 	@echo 'make worker   production: a Celery worker (needs REDIS_URL)'
 	@echo 'make beat     production: the clock of the periodic jobs (needs REDIS_URL)'
 	@echo 'make test     the whole test suite'
+	@echo 'make test-clients   the JavaScript SDKs against a running gateway (needs node 20)'
+	@echo 'make test-agents    coding agents, each on a model behind another format than its own (the same)'
 	@echo 'make check    lint, format, types, migrations, translations, import rules'
 	@echo 'make bench    this gateway beside its peers'
 
@@ -53,6 +55,12 @@ check: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+test-clients: .venv/dev
+	$(BIN)/python -m tests.clients.run $(CLIENTS)
+
+test-agents: .venv/dev
+	$(BIN)/python -m tests.agents.run $(AGENTS)
 
 bench: .venv/dev
 	$(BIN)/python -m bench $(BENCH)

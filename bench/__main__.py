@@ -102,6 +102,8 @@ class Run:
             for step in load.steps(self._options.quick):
                 found[step.name] = bench.measure(step)
             if ours:
+                figures = bench.measure(load.translated_step(500, QUICK_CHUNKS if self._options.quick else 100))
+                found[report.TRANSLATED] = figures
                 tries = 3 if self._options.quick else LEAVE_TRIES
                 found[report.LEAVE] = leave.measure(gateway, kodna.LEAVE_MODEL, self._leave_port, tries)
                 self.left[gateway.name] += 2 * tries

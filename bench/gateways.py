@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import tools
 from bench.processes import CLEAN_ENV, GATEWAY_CORE, Tree
 
-PATH = "/v1/chat/completions"
+PATH, MESSAGES = "/v1/chat/completions", "/v1/messages"
 PEER_KEY = "sk-bench"
 PROMPT = [
     {"role": "system", "content": "You answer briefly, in plain words, and you say so when you do not know."},

@@ -142,7 +142,8 @@ static void scan(Client *c, const char *data, size_t size) {
             chunks++;
             at += STAMP;
         }
-        c->done_seen = c->done_seen || (sizes[i] && memmem(spans[i], sizes[i], "[DONE]", 6));
+        c->done_seen = c->done_seen || (sizes[i] && (memmem(spans[i], sizes[i], "[DONE]", 6) ||
+                                                     memmem(spans[i], sizes[i], "message_stop", 12)));
     }
     if (size >= STAMP - 1) {
         c->tail = STAMP - 1;

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import tools
-from bench.gateways import PATH, PLAIN_BODY, FailedError, Gateway
+from bench.gateways import MESSAGES, PATH, PLAIN_BODY, PROMPT, FailedError, Gateway
 from bench.processes import LOAD_CORE, Tree, pinned
 
 SAMPLE_SECONDS = 0.2  # between two looks at the memory
@@ -28,16 +28,20 @@ class Step:
     chunks: int = 0
     pace_ms: int = 50
     grace: float = 20  # seconds for what is on the way when the time is over
+    translated: bool = False  # the client speaks Anthropic's Messages, the provider OpenAI's chat
 
     def request(self, gateway: Gateway) -> bytes:
-        body: dict[str, Any] = PLAIN_BODY
-        if self.chunks:
+        path, body = PATH, dict[str, Any](PLAIN_BODY)
+        if self.translated:  # Messages has no seed: the upstream keeps its own pace
+            path, body = MESSAGES, {"model": "mock", "messages": PROMPT[1:], "system": PROMPT[0]["content"]}
+            body |= {"stream": True, "max_tokens": self.chunks}
+        elif self.chunks:
             ask = {"stream": True, "stream_options": {"include_usage": True}}
             body = body | ask | {"max_tokens": self.chunks, "seed": self.pace_ms * 1000}
         data = json.dumps(body, separators=(",", ":")).encode()
         headers = {"Host": f"127.0.0.1:{gateway.port}", "Content-Type": "application/json", **gateway.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"POST {PATH} HTTP/1.1\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+        return f"POST {path} HTTP/1.1\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
     def warm_up(self) -> "Step":
         if self.chunks:
@@ -49,6 +53,11 @@ class Step:
 def stream_step(connections: int, chunks: int) -> Step:
     # Connections open a millisecond apart. An overloaded gateway may take minutes for what it was asked in seconds.
     return Step(f"streams{connections}", connections, connections / 1000 + 1, chunks, grace=180)
+
+
+def translated_step(connections: int, chunks: int) -> Step:
+    step = stream_step(connections, chunks)
+    return replace(step, name=f"translated{connections}", translated=True)
 
 
 def steps(quick: bool) -> list[Step]:

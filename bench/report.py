@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 Round = dict[str, dict[str, Any]]
-PLAIN, ALONE, STREAMS, LEAVE = "plain32", "plain1", "streams500", "leave"
+PLAIN, ALONE, STREAMS, TRANSLATED, LEAVE = "plain32", "plain1", "streams500", "translated500", "leave"
 FAULTS = ("bad", "broken", "unfinished")
 SERVERS = ("daphne", "uvicorn")
 # A peer that the load is too much for may break some streams: what it delivered still counts. Ours may break none.
@@ -49,6 +49,10 @@ def ours_over(step: str, peer: str) -> Measure:
     return lambda round_, server: _ratio(
         figure(round_, server, step, "cpu_us", 0), figure(round_, peer, step, "cpu_us")
     )
+
+
+def translated_over_passed(round_: Round, server: str) -> float | None:
+    return _ratio(figure(round_, server, TRANSLATED, "cpu_us", 0), figure(round_, server, STREAMS, "cpu_us", 0))
 
 
 def _ratio(over: float | None, under: float | None) -> float | None:
@@ -96,6 +100,7 @@ BUDGETS = [
     Budget(f"{REQUEST}, Portkey's ÷ ours", times_ours(PLAIN, "portkey"), 2, 4, at_least=True),
     Budget(f"{CHUNK}, LiteLLM's ÷ ours", times_ours(STREAMS, "litellm"), 10, 16, at_least=True),
     Budget(f"{CHUNK}, ours ÷ nginx's", ours_over(STREAMS, "nginx"), 4.5, 3),
+    Budget(f"{CHUNK}, translated ÷ passed through", translated_over_passed, 3, 3),
     Budget("added latency p50 at one connection", added_latency, 0.6, 0.35, unit=" ms"),
     Budget(f"{GONE}, streamed", worst_leave("streamed"), 100, 100, unit=" ms"),
     Budget(f"{GONE}, plain", worst_leave("plain"), 100, 100, unit=" ms"),

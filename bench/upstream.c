@@ -4,8 +4,9 @@
  *
  * A plain request gets about 1.5 KB of JSON at once. A streamed one gets `max_tokens` chunks (200 where none is given),
  * each written by a send() of its own and stamped "@<CLOCK_MONOTONIC, ns>@", so that whoever receives it on this
- * machine can tell its age. `seed` is the pace in microseconds; 0 or none: as fast as the reader takes them. The usage
- * chunk comes where `stream_options.include_usage` asks for it. GET answers the number of requests so far.
+ * machine can tell its age. `seed` is the pace in microseconds (50,000 where none is given); 0: as fast as the reader
+ * takes them. The usage chunk comes where `stream_options.include_usage` asks for it. GET answers the number of requests
+ * so far.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 enum { MAX_CONNECTIONS = 16384, INPUT = 65536, OUTPUT = 4096, EVENTS = 256, DEFAULT_CHUNKS = 200 };
+enum { DEFAULT_PACE = 50000 }; /* microseconds */
 
 typedef struct {
     int fd;
@@ -157,7 +159,7 @@ static bool answer(Connection *c, const char *head, const char *body) {
     c->with_usage = is_true(body, "\"include_usage\"");
     c->chunks = number(body, "\"max_tokens\"", DEFAULT_CHUNKS);
     c->sent = 0;
-    c->pace = number(body, "\"seed\"", 0) * 1000;
+    c->pace = number(body, "\"seed\"", DEFAULT_PACE) * 1000;
     c->output = snprintf(c->out, OUTPUT, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
                                          "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n");
     if (c->pace) pace_start(c);
