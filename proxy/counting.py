@@ -7,13 +7,14 @@ Called by `asgi`.
 import logging
 from typing import Protocol
 
+from models_catalog.snapshot import Provider
 from proxy import errors, ingress, meter, replies, routing
 from proxy.errors import ProviderFault, Refusal
 from proxy.exchange import Gateway, new_request_id
-from proxy.faults import fault_of_status
+from proxy.faults import fault_in_200, fault_of_status, scrub
 from proxy.formats import registry
 from proxy.formats.base import Edits, Format, Prompt
-from proxy.formats.splice import Members
+from proxy.formats.splice import Malformed, Members
 from proxy.ingress import OWN_FIELDS, Asked, ClientGone, Envelope, Receive, Scope, Send
 from proxy.routing import Attempt
 from proxy.timer import Timer
@@ -91,11 +92,25 @@ async def _ask(gateway: Gateway, counter: Counter, envelope: Envelope, attempt: 
     provider, model = attempt.route.provider, attempt.route.model
     edits = Edits(model, OWN_FIELDS, stream=False)
     path, body = counter.count_path(model) + envelope.query, counter.count_body(envelope.members, edits)
-    upstream = await open_upstream(gateway.pool, provider, Question(path, body, envelope.forwarded), timer)
+    gateway.pool.enter(provider)
     try:
-        answer = await upstream.read_all(_MOST)
+        upstream = await open_upstream(gateway.pool, provider, Question(path, body, envelope.forwarded), timer)
+        try:
+            answer = await upstream.read_all(_MOST)
+        finally:
+            await upstream.close()
     finally:
-        await upstream.close()
+        gateway.pool.leave(provider)
     if upstream.status != 200:
         raise fault_of_status(upstream.status, answer, upstream.header("retry-after"), provider, counter)
+    return scrub(_checked(answer, provider, counter), provider)
+
+
+def _checked(answer: bytes, provider: Provider, counter: Counter) -> bytes:
+    try:
+        members = Members(answer)
+    except Malformed as wrong:
+        raise ProviderFault("malformed", f"its answer is not a JSON object: {wrong}.") from None
+    if "error" in members:
+        raise fault_in_200(counter.read_error(answer), provider)
     return answer

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import random
 import time
 from contextlib import suppress
@@ -35,6 +36,9 @@ CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
 _random = random.Random().getrandbits  # noqa: S311  # seeded by the operating system in each process
+
+
+logger = logging.getLogger(__name__)
 
 
 class _Named(msgspec.Struct):
@@ -200,6 +204,7 @@ class Exchange:
         stream = self._stream
         assert stream is not None
         if stream.error is None:
+            self.timer.unlimit()  # it is whole: no time that was for the provider may end it now
             await self._hold(getattr(stream, "response", b""))  # only Responses' streams have it
             self._complete(stream.usage, stream.text())
         else:
@@ -216,7 +221,8 @@ class Exchange:
             return
         with suppress(ClientGone):
             await self._start_stream(routed=False)  # who will answer is not known yet
-            await self.send_piece(self._format.KEEPALIVE)
+            if not self._finished:  # while the server took the status
+                await self.send_piece(self._format.KEEPALIVE)
 
     async def refuse(self, refusal: Refusal) -> None:
         """The error as the answer; as an event, where a stream has begun."""
@@ -277,8 +283,13 @@ class Exchange:
         if envelope is None or passage is None or key is None or not envelope.kept or not response:
             return
         assert envelope.conversation is not None
+        try:
+            response_id = _read_id(response).id
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            logger.warning("a response of %s cannot be held: %s", self.record.provider, error)
+            return
         entry = Entry(
-            id=_read_id(response).id,
+            id=response_id,
             owner=key.id,
             created=self.record.created,
             model=self.record.model,

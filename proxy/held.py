@@ -418,10 +418,11 @@ class Held:
         if self.off or entry.size > self._most or len(entry.id) > _LONGEST_ID:
             return False
         try:
-            unfinished = _read_response(entry.response).status in _UNFINISHED
+            status = _read_response(entry.response).status
+            unfinished = isinstance(status, str) and status in _UNFINISHED
             items = item_ids(entry)
         except msgspec.DecodeError as error:
-            logger.error("the response %s cannot be held: %s", entry.id, error)
+            logger.warning("the response %s cannot be held: %s", entry.id, error)
             return False
         return False if unfinished else await self._store.put(entry, items)
 

@@ -196,14 +196,20 @@ def read_envelope(body: bytes, asked: Asked, check: Callable[[Members], None] | 
 
 
 def read_headers(envelope: Envelope, scope: Scope, *, strict: bool) -> None:
-    """What the headers and the query say of the request. `strict`: its key is."""
+    """What the headers and the query say of the request. `strict`: its key is. Raises `BadRequest` (400)."""
     envelope.strict = strict or header(scope, b"x-kodna-strict").strip().lower() == b"true"
-    names = _FORWARDED.get(envelope.format.NAME, ())
-    if names:
-        found = [(name, value) for name, value in scope["headers"] if name in names]
-        envelope.forwarded = tuple((name.decode(), value.decode("latin-1")) for name, value in found)
+    for name in _FORWARDED.get(envelope.format.NAME, ()):
+        if values := [value.decode("latin-1") for known, value in scope["headers"] if known == name]:
+            envelope.forwarded += ((name.decode(), _sendable(name.decode(), ", ".join(values))),)
     if envelope.format is anthropic_messages and b"beta=true" in scope.get("query_string", b"").split(b"&"):
         envelope.query = "?beta=true"
+
+
+def _sendable(name: str, value: str) -> str:
+    if value.isascii() and value.isprintable():
+        return value
+    words = f"The header {name!r} holds characters that cannot be sent on."
+    raise errors.BadRequest(words, param=name, code="invalid_value", retry=False)
 
 
 def bad_field(bad: BadField) -> errors.BadRequest:

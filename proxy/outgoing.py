@@ -4,6 +4,7 @@ Called by `relay`.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,13 @@ from proxy.routing import Attempt
 from proxy.upstream import Question
 
 _NONE: frozenset[str] = frozenset()
-_STREAM_OPTIONS = msgspec.json.Decoder(dict[str, object] | None)
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: Any = None
+
+
+_STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions | None)
 
 
 class Passage:
@@ -106,10 +113,12 @@ def _bounded(request: Request, attempt: Attempt) -> Request:
 
 
 def _usage_asked(members: Members) -> bool:
-    """OpenAI's `stream_options.include_usage`, which `check` has found to be right."""
-    if "stream_options" not in members:
+    """OpenAI's `stream_options.include_usage`. Where it means something, `check` has found it to be right."""
+    try:
+        options = _STREAM_OPTIONS.decode(members.get("stream_options", b"null"))
+    except msgspec.DecodeError:
         return False
-    return bool((_STREAM_OPTIONS.decode(members["stream_options"]) or {}).get("include_usage"))
+    return options is not None and options.include_usage is True
 
 
 def clamped(envelope: Envelope, attempt: Attempt) -> int | None:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ANSWER = 256 * 1024 * 1024  # bytes of a plain answer
 MAX_ERROR = 1024 * 1024
+LARGE = 512 * 1024  # bytes of a request
 MAX_COMMENTS = 1024 * 1024  # before the first event: they wait with it
 # Of Responses: an answer outlives no request here, and what a provider keeps it keeps for all keys alike.
 _NOT_SERVED = frozenset({"background", "conversation"})
@@ -166,7 +167,7 @@ async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None
 
 async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
     """Read the whole answer, put the catalog's model and the price in it, send it."""
-    passage = exchange.passage(envelope, attempt)
+    passage = await _passage(exchange, envelope, attempt)
     upstream = await _open(exchange, passage, attempt)
     try:
         body = await upstream.read_all(MAX_ANSWER)
@@ -184,7 +185,7 @@ async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> No
 async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
     """Relay event by event. Nothing of it is sent before the first event: until then another route can answer."""
     exchange.timer.on_silence = exchange.keep_alive
-    passage = exchange.passage(envelope, attempt)
+    passage = await _passage(exchange, envelope, attempt)
     upstream = await _open(exchange, passage, attempt)
     stream = passage.stream()
     try:
@@ -208,6 +209,13 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
         await upstream.close()
 
 
+async def _passage(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> Passage:
+    """The way to the provider and back. Raises `BadRequest` (400). A large body is not translated on the event loop."""
+    if len(envelope.members.text) < LARGE:
+        return exchange.passage(envelope, attempt)
+    return await asyncio.to_thread(exchange.passage, envelope, attempt)
+
+
 async def _first_event(upstream: Upstream, stream: Stream, attempt: Attempt) -> bytes:
     """The bytes up to the first event. Raises `ProviderFault` where there is none, or where it is an error."""
     out = b""
@@ -225,6 +233,8 @@ async def _first_event(upstream: Upstream, stream: Stream, attempt: Attempt) -> 
 async def _more(upstream: Upstream, stream: Stream) -> bytes:
     """The next bytes for the client; empty only when the stream is over."""
     while not stream.over:
+        if stream.finished:
+            upstream.expect_the_end()
         try:
             piece = await upstream.read()
         except ProviderFault:

@@ -26,7 +26,9 @@ from proxy.timer import Timer
 
 _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
+GOODBYE_SECONDS = 5.0  # for what follows the end of an answer: usage, `[DONE]`, the closing of the connection
 _AT_ONCE = 0.2  # seconds
+_KEPT_HEADERS = 1000  # characters of a client's headers: a call with more is not kept for the next
 _AT_A_TIME = 1024 * 1024  # bytes of a request: a larger one is written piece by piece
 # What both sides of the seam may raise.
 _ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
@@ -221,9 +223,11 @@ class Pool:
             calls = self._calls[provider] = {}
         call = calls.get((path, headers))
         if call is None:
+            call = Call(provider, path, headers)
             if len(calls) > 1000:  # clients choose the headers
                 calls.clear()
-            call = calls[path, headers] = Call(provider, path, headers)
+            if sum(len(value) for _, value in headers) <= _KEPT_HEADERS:
+                calls[path, headers] = call
         return call
 
 
@@ -254,6 +258,10 @@ class Upstream:
             self._timer.rest()
         self._wait = self._idle
         return data
+
+    def expect_the_end(self) -> None:
+        """What is to come is a goodbye: it is not waited for as long as an answer is."""
+        self._wait = self._idle = min(self._idle, GOODBYE_SECONDS)
 
     async def read_all(self, most: int) -> bytes:
         pieces, size = [], 0

@@ -22,6 +22,8 @@ from django.conf import settings
 from django.db import connections
 
 from tests import network
+from tests.conformance.matrix import NAME as CONFORMANCE
+from tests.conformance.matrix import Matrix
 from tests.gateway import Gateway, catalog, model, provider
 from tests.left_out import LeftOut
 from tests.processes import stop_all
@@ -85,6 +87,7 @@ hypothesis.settings.load_profile("house")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database: the test uses Django's database (set by itself, for `-m database`)")
     config.pluginmanager.register(LeftOut(fail=CI), "left-out")
+    config.pluginmanager.register(Matrix(), CONFORMANCE)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,5 +1,6 @@
 """`count_tokens` and `countTokens`: asked of a provider of the same format, counted here for the others."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from models_catalog.snapshot import Snapshot
 from proxy.upstream import Pool
 from tests.proxy.inside import Inside, model, provider, snapshot
-from tests.upstreams import MockUpstream, error_reply, json_reply
+from tests.upstreams import JSON_HEADERS, MockUpstream, Reply, error_reply, json_reply
 
 MESSAGES, GEMINI = "/v1/messages/count_tokens", "/v1beta/models/m:countTokens"
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello there"}]}
@@ -89,3 +90,28 @@ async def test_gemini_refuses_in_its_own_words(tmp_path: Path) -> None:
     inside, _ = house(tmp_path, snapshot(model("m", GOOGLE)))
     answer = await inside.post(CONTENTS, "/v1beta/models/nobody:countTokens")
     assert (answer.status, answer.json["error"]["code"], answer.json["error"]["status"]) == (404, 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply([b"<html>sk-upstream-secret"], headers=JSON_HEADERS),
+        json_reply({"error": {"message": "bad key sk-upstream-secret"}}),
+        json_reply({"input_tokens": 3, "x": "sk-upstream-secret"}),
+    ],
+)
+async def test_what_is_no_count(tmp_path: Path, reply: Reply) -> None:
+    inside, _ = house(tmp_path, snapshot(model("m", CLAUDE)), reply)
+    answer = await inside.post(ASKED, MESSAGES)
+    assert (answer.status, answer.json.get("input_tokens")) in {(502, None), (200, 3)}
+    assert b"sk-upstream-secret" not in answer.body
+
+
+async def test_a_busy_provider_does_not_count(tmp_path: Path) -> None:
+    busy = replace(CLAUDE, max_concurrency=1)
+    inside, mock = house(tmp_path, snapshot(model("m", busy)), json_reply({"input_tokens": 17}))
+    inside.gateway.pool.enter(busy)
+    assert (await inside.post(ASKED, MESSAGES)).status == 503
+    inside.gateway.pool.leave(busy)
+    assert (await inside.post(ASKED, MESSAGES)).status == 200
+    assert len(mock.requests) == 1

@@ -11,7 +11,7 @@ from accounts import keys
 from models_catalog.snapshot import Snapshot
 from proxy.upstream import Pool
 from tests.proxy.inside import CHAT, HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
-from tests.upstreams import MockUpstream, Reply, chat_stream, completion, error_reply, event, json_reply
+from tests.upstreams import JSON_HEADERS, MockUpstream, Reply, chat_stream, completion, error_reply, event, json_reply
 
 MESSAGES, RESPONSES, LEGACY = "/v1/messages", "/v1/responses", "/v1/completions"
 GENERATE, STREAM = "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent"
@@ -191,6 +191,20 @@ async def test_headers_of_anthropics_clients_reach_anthropic(tmp_path: Path) -> 
     assert "x-other" not in mock.last.headers
     assert mock.last.headers["x-api-key"] == "sk-upstream-secret"
     assert "authorization" not in mock.last.headers
+
+
+async def test_a_header_that_comes_twice(tmp_path: Path) -> None:
+    inside, mock = house(tmp_path, snapshot(model("m", CLAUDE)), json_reply(MESSAGE))
+    await inside.post(ASKS[MESSAGES], MESSAGES, headers=[(b"anthropic-beta", b"a-1"), (b"anthropic-beta", b"b-2")])
+    assert mock.last.headers["anthropic-beta"] == "a-1, b-2"
+
+
+@pytest.mark.parametrize("value", [b"a\x00b", b"a\x01", b"a\r\nx: y", b"a\x7f", b"\xe9"])
+async def test_a_header_that_cannot_be_sent(tmp_path: Path, value: bytes) -> None:
+    inside, mock = house(tmp_path, snapshot(model("m", CLAUDE)), json_reply(MESSAGE))
+    answer = await inside.post(ASKS[MESSAGES], MESSAGES, headers=[(b"anthropic-beta", value)])
+    assert (answer.status, mock.requests) == (400, [])
+    assert "anthropic-beta" in answer.json["error"]["message"]
 
 
 async def test_the_beta_query_of_anthropics_clients(tmp_path: Path) -> None:
@@ -465,3 +479,42 @@ async def test_what_is_not_served(tmp_path: Path, field: str, value: Any) -> Non
     answer = await inside.post({**ASKS[RESPONSES], field: value}, RESPONSES)
     assert (answer.status, answer.error["param"], answer.error["code"]) == (400, field, "unsupported_parameter")
     assert mock.requests == []
+
+
+LAX = b'{"id":"resp_1","object":"response","status":"completed","output":[{"type":"message","content":"\\ud800"}]}'
+
+
+@pytest.mark.parametrize("body", [LAX, LAX.replace(b'"resp_1"', b"5"), LAX.replace(b'"resp_1"', b"NaN")])
+async def test_an_answer_that_cannot_be_held_goes_out_all_the_same(tmp_path: Path, body: bytes) -> None:
+    inside, _ = house(tmp_path, snapshot(model("m", RESPONDER)), Reply([body], headers=JSON_HEADERS))
+    assert (await inside.post({"model": "m", "input": "Hello"}, RESPONSES)).status == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES, LEGACY])
+@pytest.mark.parametrize("options", ["end_turn", 5, [], {"include_usage": "yes"}])
+async def test_stream_options_where_they_mean_nothing(tmp_path: Path, path: str, options: Any) -> None:
+    inside, _ = house(tmp_path, snapshot(model("m", GOOGLE)), json_reply(CONTENT))
+    answer = await inside.post({**ASKS[path], "stream_options": options}, path)
+    assert answer.status in {200, 400}, answer.body
+
+
+async def test_an_answer_without_any_content_moves_on(tmp_path: Path) -> None:
+    empty = Reply([event({"id": "c", "model": "x", "choices": [], "usage": None}), b"data: [DONE]\n\n"])
+    second = provider("second", f"{BASE}/v1", id=2)
+    inside, _ = house(tmp_path, snapshot(model("m", CHAT_PROVIDER, second)), empty, chat_stream("Hel", "lo"))
+    answer = await inside.post({**ASKS[MESSAGES], "stream": True}, MESSAGES)
+    assert b"Hel" in answer.body
+    assert answer.headers["x-kodna-provider"] == "second"
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_a_provider_that_never_hangs_up(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claude Code and others wait for the end of the body."""
+    monkeypatch.setattr("proxy.upstream.GOODBYE_SECONDS", 0.05)
+    open_end = Reply(chat_stream("Hel", "lo").pieces[:-1], end="hang")  # all but `[DONE]`
+    inside, _ = house(tmp_path, snapshot(model("m", CHAT_PROVIDER)), open_end)
+    answer = await inside.post({**ASKS[path], "stream": True}, path)
+    assert answer.whole
+    assert FAILS[path] not in answer.body
+    assert inside.record.outcome == "complete"
+    assert inside.record.total_ms < 900

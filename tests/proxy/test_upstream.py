@@ -302,3 +302,11 @@ async def test_a_provider_that_has_worked_is_not_asked_twice(upstream: FakeProvi
             await ask(upstream, pool)
         assert caught.value.reason == "broken"
         assert len(upstream.requests) == 2
+
+
+async def test_long_headers_of_clients_are_not_kept() -> None:
+    pool, first = Pool(), provider()
+    short, long = (("anthropic-beta", "a"),), (("anthropic-beta", "a" * 5000),)
+    assert pool.call(first, PATH, short) is pool.call(first, PATH, short)
+    assert pool.call(first, PATH, long) is not pool.call(first, PATH, long)
+    assert pool.call(first, PATH, long).headers["anthropic-beta"] == "a" * 5000
