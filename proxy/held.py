@@ -421,7 +421,7 @@ class Held:
             status = _read_response(entry.response).status
             unfinished = isinstance(status, str) and status in _UNFINISHED
             items = item_ids(entry)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             logger.warning("the response %s cannot be held: %s", entry.id, error)
             return False
         return False if unfinished else await self._store.put(entry, items)

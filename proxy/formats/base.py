@@ -47,6 +47,7 @@ HARMLESS = frozenset(
     {
         *("cache", "cache_control", "cache_key", "prompt_cache_options", "prompt_cache_retention"),
         *("anthropic_version", "client_metadata", "diagnostics", "metadata", "phase", "safety_identifier", "user"),
+        *("block_binding", "caller", "toolset_name"),
         *("include", "max_tool_calls", "service_tier", "store", "stream_options", "truncation"),
     }
 )

@@ -539,8 +539,11 @@ class _Line:
         return self._go_on(event) if event.text.strip() or event.citation or event.transcript else []
 
     def _go_on(self, event: PartDelta) -> list[Event]:
-        """More of a part that another has cut off."""
-        fresh = _like(self._cut[event.index])
+        """More of a part that another has cut off. Raises `ValueError` where it ended of itself."""
+        cut = self._cut.get(event.index)
+        if cut is None:
+            raise ValueError("more of a part that has ended")
+        fresh = _like(cut)
         begun = self._start(PartStart(event.index, fresh, self._choice))
         return begun + self._more(event)
 

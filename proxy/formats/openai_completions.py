@@ -28,18 +28,11 @@ from proxy.formats.canonical import (
     Usage,
     UsageSeen,
 )
+from proxy.formats.lenient import encode, value
 from proxy.formats.openai_chat import KEEPALIVE, bounds, check_stream_options
 from proxy.formats.openai_chat.answer_writer import DONE
 from proxy.formats.openai_chat.request_reader import decode, kind_of, read_plain
-from proxy.formats.openai_chat.wire import (
-    encode,
-    error_body,
-    error_chunks,
-    error_event,
-    value,
-    write_reason,
-    write_usage,
-)
+from proxy.formats.openai_chat.wire import error_body, error_chunks, error_event, write_reason, write_usage
 from proxy.formats.splice import Members
 
 __all__ = [

@@ -142,7 +142,7 @@ class TranslatedStream:
                 return b""
             case End():
                 self._ended = True
-        self.events += not isinstance(event, Start | UsageSeen)
+        self.events += not isinstance(event, Start | UsageSeen | End)  # an answer without any content is none
         return self._writer.send(event)
 
     def _begin(self, event: PartStart) -> None:

@@ -410,9 +410,9 @@ def test_a_failure_after_a_comment(house: House) -> None:
     house.second.answers(FAULTS["500"])
     answer = house.post(stream=True)
     assert answer.status_code == 200
-    comment, last = answer.text.strip().split("\n\n")
+    comment, *errors = answer.text.strip().split("\n\n")
     assert comment == ": keep-alive"
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "provider_error"
+    assert json.loads(errors[-1].removeprefix("data: "))["error"]["code"] == "provider_error"
     assert (house.row(answer)["outcome"], house.row(answer)["status"]) == ("failed", 200), "a comment was out already"
 
 

@@ -1,7 +1,8 @@
 """Anthropic's Messages: what the gateway reads of them and writes, as a client's format and as a provider's.
 
-Requests are in `request_reader` and `request_writer`, answers in `answer_reader` and `answer_writer`, the byte relay
-and errors in `byte_relay`, what each generation of Claude takes in `models`. This package is a `base.Format`.
+Requests are in `request_reader` (with `unread` and, for bytes that pass, `seals`) and `request_writer` (with
+`block_writer` and `tool_writer`), answers in `answer_reader` and `answer_writer`, the byte relay and errors in
+`byte_relay`, what each generation of Claude takes in `models`. This package is a `base.Format`.
 Fields: https://platform.claude.com/docs/en/api/messages/create
 """
 

@@ -40,6 +40,7 @@ from proxy.formats.canonical import (
     PartDelta,
     PartEnd,
     PartStart,
+    Refusal,
     Start,
     Text,
     Thinking,
@@ -73,6 +74,7 @@ def read_answer(body: bytes, seed: str) -> Answer:
     parts = [_part(block, seed, place) for place, block in enumerate(blocks)]
     raw = _text(found, "stop_reason")
     calls = any(isinstance(part, ToolCall) for part in parts)
+    parts += _unsaid(*(found.get(name) for name in ("stop_details", "container", "context_management", "usage")))
     choice = Choice(parts, _reason(raw, calls=calls), raw, _text(found, "stop_sequence"))
     counted = found.get("usage")
     tier = _text(counted, "service_tier") if isinstance(counted, dict) else ""
@@ -94,6 +96,26 @@ def _part(block: dict[str, Any], seed: str, place: int) -> Part:
             arguments = msgspec.json.encode(given).decode() if given is not None else ""
             return ToolCall(_text(block, "id") or f"toolu_{seed}_{place}", _text(block, "name"), arguments)
     return Opaque(str(block.get("type")), block, origin=NAME)
+
+
+def _unsaid(details: Any, container: Any, context: Any, usage: Any) -> list[Part]:
+    """What an answer tells beside its content. Why it was refused everybody can read; the rest only Messages know.
+
+    https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons#refusal
+    """
+    said = _text(details, "explanation") if isinstance(details, dict) else ""
+    counts = usage.get("server_tool_use") if isinstance(usage, dict) else None
+    edits = context.get("applied_edits") if isinstance(context, dict) else None
+    beside = {
+        "stop_details": details,
+        "container": container,
+        "context_management": edits and context,
+        "usage.server_tool_use": counts if isinstance(counts, dict) and any(counts.values()) else None,
+    }
+    parts: list[Part] = [Refusal(said)] if said else []
+    return parts + [
+        Opaque(name, found, origin=NAME) for name, found in beside.items() if isinstance(found, dict) and found
+    ]
 
 
 def _text(found: dict[str, Any], name: str) -> str:
@@ -287,13 +309,17 @@ class MessagesReader:
     def _message_delta(self, sent: Sent, out: list[Event]) -> None:
         delta = sent.delta
         if delta is not None and delta.stop_reason is not None and not self.finished:
-            self._finish(delta.stop_reason, delta.stop_sequence or "", out)
+            unsaid = _unsaid(delta.stop_details, delta.container, sent.context_management, sent.usage)
+            self._finish(delta.stop_reason, delta.stop_sequence or "", unsaid, out)
         if sent.usage is not None:
             self._count(sent.usage, out)
 
-    def _finish(self, raw: str, stop_sequence: str, out: list[Event]) -> None:
+    def _finish(self, raw: str, stop_sequence: str, unsaid: list[Part], out: list[Event]) -> None:
         for index in list(self._blocks):
             self._end_block(index, out)
+        for part in unsaid:
+            out += [PartStart(self._next, part), PartEnd(self._next)]
+            self._next += 1
         self.finished = True
         out.append(Finish(_reason(raw, calls=self._calls), raw, stop_sequence))
 
@@ -302,7 +328,7 @@ class MessagesReader:
             self._break("an answer that never began")
             return
         if not self.finished:
-            self._finish("", "", out)
+            self._finish("", "", [], out)
         self.complete = self._over = True
         out.append(End())
 

@@ -172,7 +172,7 @@ def _block(part: Part, ask: Ask) -> dict[str, Any] | None:
             ask.losses.of_answer(part.kind)
             return {"type": "text", "text": part.transcript} if part.transcript else None
         case Opaque():
-            if part.origin == NAME:
+            if part.origin == NAME and part.value.get("type") == part.kind:
                 return part.value
             ask.losses.of_answer(part.kind)
     return None
@@ -248,6 +248,7 @@ class MessagesWriter:
         "_hidden",
         "_index",
         "_is_object",
+        "_json",
         "_line",
         "_part",
         "_prefix",
@@ -268,6 +269,7 @@ class MessagesWriter:
         self._prefix = b""  # of its deltas
         self._held = ""  # the beginning of arguments, until it shows whether they are an object
         self._is_object = False
+        self._json: list[str] = []  # the arguments that are out
         self._waiting = False  # a thought without its end
         self._unread: list[str] = []  # redacted thoughts and signatures
         self._hidden = _hidden(ask)
@@ -319,7 +321,7 @@ class MessagesWriter:
                 self._calls = True
                 block = {"type": "tool_use", "id": tool_id(part.id), "name": part.name, "input": {}}
                 out += self._begin(block, "input_json_delta", "partial_json")
-                self._held, self._is_object = "", False
+                self._held, self._is_object, self._json = "", False, []
                 out += self._say('{"input":"' if part.custom else "") + self._arguments(part.arguments)
             case Refusal():
                 self._refused = True
@@ -383,16 +385,17 @@ class MessagesWriter:
             if not self._held.lstrip().startswith("{"):
                 return b""
             text, self._held, self._is_object = self._held, "", True
+        self._json.append(text)
         return self._say(text)
 
     def _last_arguments(self, part: ToolCall) -> bytes:
         if part.custom:
             return self._say('"}')
+        given, whole = arguments_object("".join(self._json) or self._held)
+        if not whole:  # broken ones that are out stay as they are: Claude's own may be broken, too
+            self._ask.losses.of_answer("tool_calls.arguments")
         if self._is_object:
             return b""
-        given, whole = arguments_object(self._held)
-        if not whole:
-            self._ask.losses.of_answer("tool_calls.arguments")
         return self._say(msgspec.json.encode(given).decode()) if given else b""
 
     def _cite(self, citation: Citation) -> bytes:
@@ -422,7 +425,7 @@ class MessagesWriter:
         return b""
 
     def _opaque(self, part: Opaque) -> bytes:
-        if part.origin != NAME:
+        if part.origin != NAME or part.value.get("type") != part.kind:
             self._ask.losses.of_answer(part.kind)
             return b""
         given = part.value.get("input")

@@ -33,6 +33,8 @@ class Delta(msgspec.Struct, gc=False):
     citation: dict[str, Any] | None = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    container: dict[str, Any] | None = None
 
 
 class Message(msgspec.Struct, gc=False):
@@ -51,6 +53,7 @@ class Sent(msgspec.Struct, gc=False):
     content_block: dict[str, Any] | None = None
     message: Message | None = None
     usage: dict[str, Any] | None = None
+    context_management: dict[str, Any] | None = None
     error: Any = None
 
 
@@ -73,7 +76,7 @@ def read_event(frame: Frame) -> Sent | None:
 
 def _kept(found: dict[str, Any]) -> Sent:
     sent = Sent(error=found.get("error"))
-    for name, kind in (("type", str), ("index", int), ("content_block", dict), ("usage", dict)):
+    for name, kind in _KINDS.items():
         if isinstance(found.get(name), kind):
             setattr(sent, name, mended(found[name]))
     sent.delta = _members(found.get("delta"), Delta)
@@ -81,7 +84,14 @@ def _kept(found: dict[str, Any]) -> Sent:
     return sent
 
 
-_DICTS = frozenset({"citation", "usage"})
+_KINDS: dict[str, type] = {
+    "type": str,
+    "index": int,
+    "content_block": dict,
+    "usage": dict,
+    "context_management": dict,
+}
+_DICTS = frozenset({"citation", "container", "stop_details", "usage"})
 _HALVES = frozenset({"partial_json", "text", "thinking"})
 _Struct = TypeVar("_Struct", Delta, Message)
 
@@ -143,20 +153,22 @@ def read_usage(found: Any) -> Usage | None:
 
 
 def billed(found: Any) -> Usage | None:
-    """With what was used to compact the context, which only `iterations` count.
+    """With what was used to compact the context and to ask an advisor, which only `iterations` count.
 
-    https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage
+    https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage,
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool#usage-and-billing
     """
     usage = read_usage(found)
     if usage is None or not isinstance(iterations := found.get("iterations"), list):
         return usage
     for iteration in iterations:
-        if isinstance(iteration, dict) and iteration.get("type") == "compaction":
+        if isinstance(iteration, dict) and iteration.get("type") in ("advisor_message", "compaction"):
             more = read_usage(iteration) or Usage()
             usage.prompt += more.prompt
             usage.completion += more.completion
             usage.cached += more.cached
             usage.written += more.written
+            usage.reasoning += more.reasoning
     return usage
 
 

@@ -6,6 +6,7 @@ by `anthropic_messages.request_writer`.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,20 +150,51 @@ def _inner(said: Any) -> tuple[Any, bool]:
     return bound(said) if isinstance(said, dict) else (said, True)
 
 
+_DEEPEST = 200  # objects and lists in each other: no model fills in more
+
+
 def recursive(schema: dict[str, Any]) -> bool:
-    """A definition that holds itself: refused."""
-    return _recurs(schema, schema, ())
+    """A definition that holds itself: refused. So is what is nested too deeply to be walked."""
+    if _too_deep(schema):
+        return True
+    under_way: set[str] = set()  # references whose definitions are being walked
+    walked: set[str] = set()
+    stack: list[tuple[str, Iterator[Any]]] = [("", iter((schema,)))]
+    while stack:
+        come_by, rest = stack[-1]
+        said = next(rest, _NOTHING)
+        ref = said.get("$ref") if isinstance(said, dict) else None
+        if said is _NOTHING:
+            stack.pop()
+            under_way.discard(come_by)
+            walked.add(come_by)
+        elif isinstance(ref, str):
+            if ref in ("", "#") or ref in under_way:
+                return True
+            if ref not in walked:
+                under_way.add(ref)
+                stack.append((ref, iter((resolved(ref, schema),))))
+        else:
+            stack.append(("", iter(_children(said, but=("$defs", "definitions")))))
+    return False
 
 
-def _recurs(said: Any, root: dict[str, Any], above: tuple[str, ...]) -> bool:
-    if isinstance(said, list):
-        return any(_recurs(each, root, above) for each in said)
-    if not isinstance(said, dict):
-        return False
-    ref = said.get("$ref")
-    if isinstance(ref, str):
-        return ref in above or ref == "#" or _recurs(resolved(ref, root), root, (*above, ref))
-    return any(_recurs(each, root, above) for name, each in said.items() if name not in ("$defs", "definitions"))
+_NOTHING = object()
+
+
+def _children(said: Any, but: tuple[str, ...] = ()) -> list[Any]:
+    if isinstance(said, dict):
+        return [each for name, each in said.items() if name not in but]
+    return said if isinstance(said, list) else []
+
+
+def _too_deep(said: Any) -> bool:
+    level = [said]
+    for _ in range(_DEEPEST):
+        level = [child for each in level for child in _children(each)]
+        if not level:
+            return False
+    return True
 
 
 def resolved(ref: str, root: dict[str, Any]) -> Any:

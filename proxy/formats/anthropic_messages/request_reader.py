@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from proxy.formats.anthropic_messages.byte_relay import NAME, value
+from proxy.formats.anthropic_messages.seals import without_seals
+from proxy.formats.anthropic_messages.unread import DIRECT, OF_ANY, READ, unread_blocks, unread_of_messages
 from proxy.formats.base import BadField, Edits, Prompt, missing, wrong
 from proxy.formats.canonical import (
     Citation,
@@ -101,9 +103,9 @@ def bounds(members: Members) -> dict[str, float]:
 
 def own_body(members: Members, edits: Edits) -> bytes:
     model = {"model": msgspec.json.encode(edits.model)}
-    values = dict(model) if "model" in members else {}
+    values = without_seals(members, edits.quirks) | (model if "model" in members else {})
     if edits.limit is not None:
-        values |= _clamped(members, edits.limit)
+        values = _clamped(members, edits.limit) | values
     return members.edit(values, edits.drop, {} if "model" in members else model)
 
 
@@ -161,9 +163,16 @@ def _gather(content: Any, text: StringIO, found: Prompt) -> None:
 
 
 def read_request(members: Members) -> Request:
+    try:
+        return _request(members)
+    except RecursionError:
+        raise BadField("messages", "The request is nested too deeply.") from None
+
+
+def _request(members: Members) -> Request:
     found = {name: _decoded(members, name) for name in members if name != "model"}
-    messages = _system(found.pop("system", None)) + _messages(found.pop("messages", None))
-    request = Request(messages)
+    unread = unread_blocks(found.get("system"), "system") | unread_of_messages(found.get("messages"))
+    request = Request(_system(found.pop("system", None)) + _messages(found.pop("messages", None)))
     for name, kind in _NUMBERS.items():
         if (number := found.pop(name, None)) is not None:
             setattr(request, name, kind(number, name))
@@ -175,7 +184,7 @@ def read_request(members: Members) -> Request:
     _choose(request, found.pop("tool_choice", None))
     _read_metadata(request, found.pop("metadata", None))
     _read_output(request, found)
-    request.extra = {name: said for name, said in found.items() if said is not None}
+    request.extra = {name: said for name, said in found.items() if said is not None} | unread
     return request
 
 
@@ -266,8 +275,14 @@ def _messages(said: Any) -> list[Message]:
     if said is None:
         raise missing("messages")
     joined: list[Message] = []
-    for number, each in enumerate(_list(said, "messages")):
+    found = _list(said, "messages")
+    users = (n for n in range(len(found) - 1, -1, -1) if isinstance(found[n], dict) and found[n].get("role") == "user")
+    last_user = next(users, -1)
+    for number, each in enumerate(found):
         message = _message(each, f"messages[{number}]")
+        cleared = each.get("clear_at") == "next_user_message" and number < last_user  # the model sees it no more
+        if message.role == "system" and (cleared or not message.parts):
+            continue
         if joined and message.role == joined[-1].role == "assistant":
             joined[-1].parts += message.parts  # one turn to the API, with one set of calls and results
         else:
@@ -281,6 +296,8 @@ def _message(said: Any, at: str) -> Message:
     if role not in ("user", "assistant", "system"):
         raise BadField(f"{at}.role", f"Invalid '{at}.role': expected user, assistant or system, found {role!r}.")
     if "content" not in message:
+        if role == "system" and message.get("output_config"):  # it changes the effort, and says nothing
+            return Message(role, [], at=at)
         raise missing(f"{at}.content")
     return Message(role, _content(message["content"], f"{at}.content"), at=at)
 
@@ -383,12 +400,9 @@ def _search_result(block: dict[str, Any], at: str) -> Part:
 def _tool_use(block: dict[str, Any], at: str) -> Part:
     given = _object(block.get("input", {}), f"{at}.input")
     call = (_said(block, "id", at), _said(block, "name", at), msgspec.json.encode(given).decode())
-    own = {name: said for name, said in block.items() if name not in _CALL and said not in (None, _DIRECT)}
+    known = READ["tool_use"] | OF_ANY
+    own = {name: said for name, said in block.items() if name not in known and said not in (None, DIRECT)}
     return OwnCall(*call, raw=own) if own else ToolCall(*call)
-
-
-_CALL = frozenset({"type", "id", "name", "input", "cache_control"})
-_DIRECT = {"type": "direct"}  # the model called it itself: the default
 
 
 def _tool_result(block: dict[str, Any], at: str) -> Part:
@@ -489,10 +503,10 @@ def _read_output(request: Request, found: dict[str, Any]) -> None:
     config.pop("effort", None)
     if config:
         found["output_config"] = config
-    request.reasoning = _reasoning(found.pop("thinking", None), effort)
+    request.reasoning = _reasoning(found.pop("thinking", None), effort, found)
 
 
-def _reasoning(said: Any, effort: str) -> Reasoning | None:
+def _reasoning(said: Any, effort: str, found: dict[str, Any]) -> Reasoning | None:
     if said is None:
         return OwnReasoning(effort=effort, said_effort=effort) if effort else None
     thinking = _object(said, "thinking")
@@ -506,13 +520,20 @@ def _reasoning(said: Any, effort: str) -> Reasoning | None:
             reasoning.budget = _whole(thinking["budget_tokens"], "thinking.budget_tokens")
         case "adaptive":
             reasoning.adaptive, reasoning.effort = True, effort
-        case "disabled" | "between_tools":
+        case "disabled":
             reasoning.enabled = False
+        case "between_tools":  # not before the first of them
+            reasoning.enabled = False
+            found["thinking.type"] = kind
         case _:
             raise BadField("thinking.type", f"Invalid 'thinking.type': {kind!r} is not known.")
     if display := _maybe(thinking, "display", "thinking"):
         reasoning.visible = display != "omitted"
+    found.update({f"thinking.{name}": more for name, more in thinking.items() if name not in _THINKING and more})
     return reasoning
+
+
+_THINKING = frozenset({"type", "budget_tokens", "display"})
 
 
 # --- IDs and arguments -----------------------------------------------------------------------------------------------

@@ -4,10 +4,6 @@ What it cannot say, or only says in part, is named in the target's losses. Calle
 Fields: https://platform.claude.com/docs/en/api/messages/create
 """
 
-import base64
-import binascii
-import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,28 +11,22 @@ from typing import Any
 import msgspec
 
 from proxy.formats import reasoning as thoughts
-from proxy.formats.anthropic_messages.byte_relay import NAME
-from proxy.formats.anthropic_messages.models import Rules, bound, object_schema, recursive, rules
+from proxy.formats.anthropic_messages.block_writer import Item, Parts
+from proxy.formats.anthropic_messages.models import Rules, bound, recursive, rules
 from proxy.formats.anthropic_messages.request_reader import (
-    DEFAULT_LIFETIME,
     OwnCall,
     OwnMedia,
     OwnReasoning,
-    arguments_object,
     tool_id,
 )
+from proxy.formats.anthropic_messages.tool_writer import tool_name, write_tools
 from proxy.formats.base import Losses, Target
 from proxy.formats.canonical import (
-    Media,
     Message,
     Opaque,
-    Part,
     Reasoning,
-    Refusal,
     Request,
     Text,
-    Thinking,
-    Tool,
     ToolCall,
     ToolResult,
 )
@@ -47,9 +37,6 @@ _THINKING_MAX_TOKENS = 16_384  # the same, where the model is to think: that cou
 _BEGIN = "."  # says nothing, where the API wants a word of the user
 _CONTINUE = "Continue."
 _NO_RESULT = "No result was given for this call."
-
-Block = dict[str, Any]
-_Item = tuple[Part, Block]  # a block beside the part that it says
 
 
 def write_request(request: Request, target: Target) -> bytes:
@@ -62,7 +49,7 @@ class _Turn:
 
     role: str
     at: str = ""
-    items: list[_Item] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
 
     def has_result(self) -> bool:
         return any(isinstance(part, ToolResult) for part, _ in self.items)
@@ -83,8 +70,8 @@ class _Writing:
         body: dict[str, Any] = {"model": self._target.model, "max_tokens": self._max_tokens()}
         body |= self._own()
         if system:
-            body["system"] = system
-        tools, choice = _tools(request, self._rules, losses)
+            body["system"] = [block for _, block in system]
+        tools, choice = write_tools(request, self._rules, losses)
         for tool in request.tools:
             if tool.kind != "server" and tool_name(tool.name) != tool.name:
                 self._target.renamed[tool_name(tool.name)] = tool.name
@@ -96,6 +83,7 @@ class _Writing:
         thinks = _thinks(body)
         _end(turns, self._rules, losses, thinks=thinks)
         body["messages"] = [{"role": turn.role, "content": [block for _, block in turn.items]} for turn in turns]
+        self._spare_breakpoints(body, system + [item for turn in turns for item in turn.items])
         self._output(body)
         self._sample(body, thinks=thinks)
         self._say_who(body)
@@ -117,12 +105,30 @@ class _Writing:
     def _own(self) -> dict[str, Any]:
         """Fields that only this format has, as the client wrote them; others' of the same name have other types."""
         found = {}
+        kept = _kept(self._request.messages)
         for name, said in self._request.extra.items():
             if isinstance(said, _OWN.get(name, ())):
                 found[name] = said
-            else:
+            elif name not in kept:
                 self._losses.field(name)
         return found
+
+    def _spare_breakpoints(self, body: dict[str, Any], items: list[Item]) -> None:
+        """More than four are refused: the first, of what never changes, and the last serve best.
+
+        https://platform.claude.com/docs/en/build-with-claude/prompt-caching#when-to-use-multiple-breakpoints
+        """
+        places = {tool_name(tool.name): tool.at for tool in self._request.tools}
+        blocks = [(places.get(tool.get("name", ""), "tools"), tool) for tool in body.get("tools", ())]
+        for part, block in items:
+            blocks += [(part.at, each) for each in block.get("content") or () if block["type"] == "tool_result"]
+            blocks.append((part.at, block))
+        marked = [(at, block) for at, block in blocks if "cache_control" in block]
+        most = _MOST_BREAKPOINTS - ("cache_control" in body)
+        if len(marked) > most:
+            for at, block in marked[1 : len(marked) - most + 1]:
+                del block["cache_control"]
+                self._losses.at(f"{at}.cache_control", harmless=True)
 
     # --- thinking ----------------------------------------------------------------------------------------------------
 
@@ -258,20 +264,31 @@ class _Writing:
             losses.field("service_tier")
 
 
-_OWN: dict[str, type] = {
+def _kept(messages: list[Message]) -> set[str]:
+    """The paths of what a call or an image of a Messages client holds beyond the canonical: it is written as it was."""
+    own = (part for message in messages for part in message.parts if isinstance(part, OwnCall | OwnMedia))
+    return {f"{part.at}.{name}" for part in own for name in part.raw}
+
+
+_OWN: dict[str, type | tuple[type, ...]] = {
     "anthropic_beta": list,
     "anthropic_version": str,
+    "billing_policy": dict,
     "cache_control": dict,
+    "compaction": dict,
     "container": object,
     "context_management": dict,
     "diagnostics": dict,
-    "fallbacks": list,
+    "fallback_credit_token": (str, dict),
+    "fallbacks": (list, str),
     "inference_geo": str,
     "mcp_servers": list,
     "output_config": dict,
     "speed": str,
+    "thread": dict,
     "user_profile_id": str,
 }
+_MOST_BREAKPOINTS = 4
 _TOP_P_OF_THOUGHTS = 0.95
 _LONGEST_USER = 256  # characters
 _TIERS = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
@@ -318,133 +335,21 @@ _UNSAID: dict[str, Any] = {
 }
 
 
-# --- tools -----------------------------------------------------------------------------------------------------------
-
-
-def _tools(request: Request, known: Rules, losses: Losses) -> tuple[list[Block], Block | None]:
-    choice = request.tool_choice
-    tools: list[Block] = []
-    names: set[str] = set()
-    for tool in request.tools:
-        if choice is not None and choice.allowed and tool.kind != "server" and tool.name not in choice.allowed:
-            losses.at(tool.at, harmless=True)  # it may not be chosen: not offering it says the same
-            continue
-        written = _tool(tool, known, losses)
-        if written is None:
-            continue
-        if written.get("name") in names:  # refused
-            losses.at(tool.at)
-            continue
-        if "strict" in written and tool.origin != NAME and sum("strict" in each for each in tools) == _MOST_STRICT:
-            del written["strict"]
-            losses.at(f"{tool.at}.strict")
-        names.add(written.get("name", ""))
-        tools.append(written)
-    return tools, _tool_choice(request, names, known, losses)
-
-
-_MOST_STRICT = 20  # https://platform.claude.com/docs/en/build-with-claude/structured-outputs#schema-complexity-limits
-
-
-def _tool(tool: Tool, known: Rules, losses: Losses) -> Block | None:
-    if tool.kind == "server":
-        if tool.origin != NAME:
-            losses.at(tool.at)
-        return tool.raw if tool.origin == NAME else None
-    written: Block = {"name": tool_name(tool.name)}
-    if written["name"] != tool.name:
-        losses.at(f"{tool.at}.name", harmless=True)  # answers have the client's name again
-    if tool.description:
-        written["description"] = tool.description
-    if tool.kind == "custom":
-        written["input_schema"] = _CUSTOM
-        if tool.grammar:
-            losses.at(f"{tool.at}.format")
-    else:
-        written["input_schema"], whole = object_schema(tool.schema)
-        if not whole:
-            losses.at(f"{tool.at}.schema")
-        _write_strict(written, tool, known, losses)
-    if tool.cache:
-        written["cache_control"] = _cached(tool.cache)
-    return written | _own_members(tool, losses)
-
-
-def _own_members(tool: Tool, losses: Losses) -> Block:
-    if tool.raw and tool.origin != NAME:
-        losses.at(tool.at)
-    return tool.raw if tool.origin == NAME else {}
-
-
-_CUSTOM = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_ODD_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-def tool_name(name: str) -> str:
-    """As Anthropic takes it; always the same for the same, and never the same for two."""
-    if _NAME.fullmatch(name):
-        return name
-    mark = hashlib.blake2s(name.encode(errors="replace"), digest_size=4).hexdigest()
-    return f"{_ODD_IN_NAME.sub('_', name)[:119]}_{mark}"
-
-
-def _write_strict(written: Block, tool: Tool, known: Rules, losses: Losses) -> None:
-    """Only a schema that can bind the model as it stands: a tool that is refused helps nobody."""
-    if tool.strict is None:
-        return
-    schema = written["input_schema"]
-    if tool.origin == NAME or not tool.strict:
-        if tool.origin == NAME:
-            written["strict"] = tool.strict
-    elif known.structured and not recursive(schema) and bound(schema) == (schema, True):
-        written["strict"] = True
-    else:
-        losses.at(f"{tool.at}.strict")
-
-
-def _tool_choice(request: Request, names: set[str], known: Rules, losses: Losses) -> Block | None:
-    choice, parallel = request.tool_choice, request.parallel_tool_calls
-    if choice is None and parallel is None:
-        return None
-    mode = choice.mode if choice is not None else "auto"
-    name = tool_name(choice.name) if choice is not None and mode == "tool" else ""
-    if choice is not None and choice.allowed:
-        losses.at("tool_choice.allowed", harmless=True)
-    lost = not names or not known.forced or (name and name not in names)
-    if mode in ("required", "tool") and lost:
-        losses.field("tool_choice")
-        mode = "auto"
-    if not names and "mcp_servers" not in request.extra:  # refused without tools
-        return None
-    if mode == "none":
-        return {"type": "none"}
-    written: Block = {"type": _MODES.get(mode, "auto")}
-    if mode == "tool":
-        written["name"] = name
-    if parallel is not None:
-        written["disable_parallel_tool_use"] = not parallel
-    return written
-
-
-_MODES = {"auto": "auto", "required": "any", "tool": "tool"}
-
-
 # --- the conversation ------------------------------------------------------------------------------------------------
 
 
-def _conversation(request: Request, known: Rules, losses: Losses) -> tuple[list[Block], list[_Turn]]:
+def _conversation(request: Request, known: Rules, losses: Losses) -> tuple[list[Item], list[_Turn]]:
     """What leads becomes `system`; the rest, turns that follow on each other as the API wants them."""
     messages = list(request.messages)
     leading = 0
     while leading < len(messages) and messages[leading].role in ("system", "developer"):
         leading += 1
-    system = [block for message in messages[:leading] for _, block in _system_items(message, known, losses)]
+    system = [item for message in messages[:leading] for item in _system_items(message, known, losses)]
     turns = _merged(_placed(messages[leading:], known, losses))
     turns = _paired(_without_last_thoughts(turns, losses), losses)
     if not turns and system:  # nothing but instructions: the last of them is what is asked
         losses.at(f"{messages[leading - 1].at}.role")
-        turns = [_Turn("user", items=[(Text(""), system.pop())])]
+        turns = [_Turn("user", items=[system.pop()])]
     if not turns or turns[0].role != "user":
         if turns:
             losses.at(turns[0].at, harmless=True)
@@ -454,13 +359,13 @@ def _conversation(request: Request, known: Rules, losses: Losses) -> tuple[list[
     return system, turns
 
 
-def _words(text: str) -> _Item:
+def _words(text: str) -> Item:
     return Text(text), {"type": "text", "text": text}
 
 
-def _system_items(message: Message, known: Rules, losses: Losses) -> list[_Item]:
+def _system_items(message: Message, known: Rules, losses: Losses) -> list[Item]:
     """Text only."""
-    return _Parts("system", known, losses).items(message.parts)
+    return Parts("system", known, losses).items(message.parts)
 
 
 def _placed(messages: list[Message], known: Rules, losses: Losses) -> Iterable[_Turn]:
@@ -483,7 +388,7 @@ def _placed(messages: list[Message], known: Rules, losses: Losses) -> Iterable[_
             continue
         if message.name:
             losses.at(f"{message.at}.name", harmless=True)
-        turn = _Turn(message.role, message.at, _Parts(message.role, known, losses).items(message.parts))
+        turn = _Turn(message.role, message.at, Parts(message.role, known, losses).items(message.parts))
         if waiting is not None and message.role == "assistant":
             turns.append(_anchored(waiting, turns, losses))
             waiting = None
@@ -551,7 +456,7 @@ def _paired(turns: list[_Turn], losses: Losses) -> list[_Turn]:
             out.append(head)
         calls = {tool_id(part.id): part for part, _ in head.items if isinstance(part, ToolCall)} if head else {}
         together = bool(rest) and rest[0].has_result()
-        results: list[_Item] = []
+        results: list[Item] = []
         for turn in rest:
             turn.items = _without_results(turn, calls, results, losses)
         results += [_no_result(call, losses) for call in calls.values()]
@@ -576,9 +481,9 @@ def _groups(turns: list[_Turn]) -> list[tuple[_Turn | None, list[_Turn]]]:
     return groups
 
 
-def _without_results(turn: _Turn, calls: dict[str, ToolCall], results: list[_Item], losses: Losses) -> list[_Item]:
+def _without_results(turn: _Turn, calls: dict[str, ToolCall], results: list[Item], losses: Losses) -> list[Item]:
     """The results of `calls` go to `results`; others, which the API would refuse, are said in words."""
-    kept: list[_Item] = []
+    kept: list[Item] = []
     for part, block in turn.items:
         if not isinstance(part, ToolResult):
             kept.append((part, block))
@@ -594,7 +499,7 @@ def _without_results(turn: _Turn, calls: dict[str, ToolCall], results: list[_Ite
 _OF_USERS = frozenset({"text", "image", "document", "search_result"})
 
 
-def _no_result(call: ToolCall, losses: Losses) -> _Item:
+def _no_result(call: ToolCall, losses: Losses) -> Item:
     losses.at(call.at)
     content = [{"type": "text", "text": _NO_RESULT}]
     block = {"type": "tool_result", "tool_use_id": tool_id(call.id), "content": content, "is_error": True}
@@ -625,172 +530,3 @@ def _end(turns: list[_Turn], known: Rules, losses: Losses, *, thinks: bool) -> N
     if text != block["text"]:
         losses.at(part.at, harmless=True)
         last.items[-1] = (part, {**block, "text": text})
-
-
-# --- parts -----------------------------------------------------------------------------------------------------------
-
-
-def _cached(lifetime: str) -> dict[str, str]:
-    return {"type": "ephemeral"} if lifetime == DEFAULT_LIFETIME else {"type": "ephemeral", "ttl": lifetime}
-
-
-class _Parts:
-    """Parts of a message as blocks. `role`: whose message it is."""
-
-    __slots__ = ("_known", "_losses", "_role")
-
-    def __init__(self, role: str, known: Rules, losses: Losses) -> None:
-        self._role = role
-        self._known = known
-        self._losses = losses
-
-    def items(self, parts: Iterable[Part]) -> list[_Item]:
-        items: list[_Item] = []
-        for part in parts:
-            block = self._block(part)
-            if block is None:
-                continue
-            if part.cache and "cache_control" not in block and block["type"] not in _UNCACHED:
-                block["cache_control"] = _cached(part.cache)
-            if part.signature and not isinstance(part, Thinking):
-                self._losses.at(f"{part.at}.signature", harmless=True)
-            items.append((part, block))
-        return items
-
-    def _block(self, part: Part) -> Block | None:
-        match part:
-            case Text() | Refusal():
-                return self._text(part)
-            case Opaque() if part.origin == NAME:
-                return dict(part.value)
-            case Thinking() if self._role == "assistant":
-                return self._thinking(part)
-            case ToolCall() if self._role == "assistant":
-                return self._call(part)
-            case ToolResult() if self._role == "user":
-                return self._result(part)
-            case Media() if self._role == "user":
-                return self._media(part)
-        self._losses.at(part.at)
-        return None
-
-    def _text(self, part: Text | Refusal) -> Block | None:
-        if not part.text.strip():  # refused
-            if part.text or part.cache:
-                self._losses.at(part.at, harmless=True)
-            return None
-        block: Block = {"type": "text", "text": part.text}
-        cited = part.citations if isinstance(part, Text) else []
-        own = [each.raw for each in cited if each.origin == NAME and each.raw.get("encrypted_index") != ""]
-        if own:
-            block["citations"] = own
-        if len(own) < len(cited):
-            self._losses.at(f"{part.at}.citations", harmless=True)
-        return block
-
-    def _thinking(self, part: Thinking) -> Block | None:
-        """Only what Claude has signed comes back to it; other models of this API take thoughts as they are."""
-        if part.signature and part.origin == NAME:
-            if part.redacted:
-                return {"type": "redacted_thinking", "data": part.signature}
-            return {"type": "thinking", "thinking": part.text, "signature": part.signature}
-        if self._known.unsigned and part.text:
-            return {"type": "thinking", "thinking": part.text, "signature": ""}
-        self._losses.at(part.at, harmless=True)  # the model thinks anew
-        return None
-
-    def _call(self, part: ToolCall) -> Block:
-        given, whole = ({"input": part.arguments}, True) if part.custom else arguments_object(part.arguments)
-        if not whole:
-            self._losses.at(f"{part.at}.arguments", harmless=True)
-        block: Block = {"type": "tool_use", "id": tool_id(part.id), "name": tool_name(part.name), "input": given}
-        return block | part.raw if isinstance(part, OwnCall) else block
-
-    def _result(self, part: ToolResult) -> Block:
-        block: Block = {"type": "tool_result", "tool_use_id": tool_id(part.call_id)}
-        content = [each for _, each in self.items(part.parts)]
-        if content:
-            block["content"] = content
-        if part.is_error:
-            block["is_error"] = True
-        return block
-
-    def _media(self, part: Media) -> Block | None:
-        if isinstance(part, OwnMedia):
-            return dict(part.raw)
-        media_type = _media_type(part)
-        if part.kind == "image" or (part.kind == "file" and media_type.startswith("image/")):
-            source = _image_source(part, media_type)
-            kind = "image"
-            if part.detail not in ("", "auto"):
-                self._losses.at(f"{part.at}.detail", harmless=True)
-        else:
-            source = _document_source(part, media_type) if part.kind == "file" else None
-            kind = "document"
-            if source is not None and source["type"] == "text" and media_type not in ("", "text/plain"):
-                self._losses.at(f"{part.at}.media_type", harmless=True)
-        if source is None:
-            self._losses.at(part.at)
-            return None
-        block: Block = {"type": kind, "source": source}
-        return block | _about(part) if kind == "document" else block
-
-
-_UNCACHED = frozenset({"thinking", "redacted_thinking"})
-_IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-_BEGINNINGS = {
-    "/9j/": "image/jpeg",
-    "iVBOR": "image/png",
-    "R0lGOD": "image/gif",
-    "UklGR": "image/webp",
-    "JVBERi": "application/pdf",
-}
-_ENDINGS = {".pdf": "application/pdf", ".txt": "text/plain", ".md": "text/markdown", ".csv": "text/csv"}
-_TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
-
-
-def _media_type(part: Media) -> str:
-    """As it is said, else as its name or its first bytes tell."""
-    said = part.media_type.partition(";")[0].strip().lower()
-    if said and said != "application/octet-stream":
-        return "image/jpeg" if said == "image/jpg" else said
-    found = next((kind for start, kind in _BEGINNINGS.items() if part.data.startswith(start)), "")
-    return found or next((kind for end, kind in _ENDINGS.items() if part.name.lower().endswith(end)), "")
-
-
-def _image_source(part: Media, media_type: str) -> Block | None:
-    if part.data:
-        return {"type": "base64", "media_type": media_type, "data": part.data} if media_type in _IMAGES else None
-    return _reference(part)
-
-
-def _reference(part: Media) -> Block | None:
-    if part.url:
-        return {"type": "url", "url": part.url}
-    if part.file_id and part.origin == NAME:
-        return {"type": "file", "file_id": part.file_id}
-    return None
-
-
-def _document_source(part: Media, media_type: str) -> Block | None:
-    """PDF and text are all there is."""
-    if part.text:
-        return {"type": "text", "media_type": "text/plain", "data": part.text}
-    if not part.data:
-        return _reference(part) if media_type in ("", "application/pdf") or part.file_id else None
-    if media_type == "application/pdf":
-        return {"type": "base64", "media_type": media_type, "data": part.data}
-    if not media_type.startswith("text/") and media_type not in _TEXTS:
-        return None
-    try:
-        text = base64.b64decode(part.data, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return {"type": "text", "media_type": "text/plain", "data": text} if text.strip() else None
-
-
-def _about(part: Media) -> Block:
-    about: Block = {name: said for name, said in (("title", part.name), ("context", part.context)) if said}
-    if part.cite is not None:
-        about["citations"] = {"enabled": part.cite}
-    return about

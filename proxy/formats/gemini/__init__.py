@@ -1,7 +1,8 @@
 """Google's Gemini API (`generateContent`, `countTokens`) as a format: the names of `base.Format`.
 
 Requests are read in `request_reader` and written in `request_writer`, answers in `answer_reader` and `answer_writer`;
-`byte_relay` passes answers on to clients of the same format. The model is not in the body but in the URL.
+`byte_relay` passes answers on to clients of the same format, `seals` keeps other models' signatures from the provider.
+The model is not in the body but in the URL.
 https://ai.google.dev/api/generate-content
 """
 
@@ -25,7 +26,8 @@ from proxy.formats.gemini.request_reader import (
     read_json,
     read_request,
 )
-from proxy.formats.gemini.request_writer import write_request
+from proxy.formats.gemini.request_writer import version_of, write_request
+from proxy.formats.gemini.seals import without_seals
 from proxy.formats.gemini.wire import NAME, error_object, framed_error, read_error
 from proxy.formats.splice import Malformed, Members
 
@@ -103,7 +105,7 @@ def _contents(raw: bytes) -> list[Any]:
     """What is nested nearly too deeply to be read is sent on, so it is counted as it stands."""
     try:
         found = _decode(raw)
-    except RecursionError:
+    except (RecursionError, msgspec.DecodeError):  # or holds a number with more digits than any reader takes
         return [{"parts": {"text": raw.decode()}}]
     return found if isinstance(found, list) else [found]
 
@@ -119,7 +121,8 @@ def _count_part(part: dict[str, Any], counted: Prompt, text: StringIO) -> None:
 
 
 def own_body(members: Members, edits: Edits) -> bytes:
-    values: dict[str, bytes] = {}
+    version = version_of(edits.model)
+    values = without_seals(members, signed=version is None or version >= 3)
     if "model" in members:  # the URL's, once more
         values["model"] = _encode(_resource(edits.model))
     found = member(members, "generationConfig")

@@ -51,8 +51,22 @@ from proxy.formats.gemini.wire import (
     whole,
 )
 
-_NUMBERED = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}  # with `enum-encoding=int`
+# With `enum-encoding=int`. From 6 on these are Vertex's; AI Studio's are one behind, and up to 8 filters, too.
+_NUMBERED = {
+    1: "STOP",
+    2: "MAX_TOKENS",
+    3: "SAFETY",
+    4: "RECITATION",
+    5: "OTHER",
+    6: "BLOCKLIST",
+    7: "PROHIBITED_CONTENT",
+    8: "SPII",
+}
 _TIERS = {"STANDARD": "default", "FLEX": "flex", "PRIORITY": "priority"}
+
+
+_NO_NEWS = "Model generated function call(s)."
+_NOTHING_BESIDE = (None,) * (len(BESIDE) + 1)
 
 
 class _Pieces:
@@ -170,14 +184,22 @@ class _Voice:
         out: list[Event] = []
         content = candidate.content
         for number, part in enumerate(content.parts or ()) if content is not None else ():
-            if type(part.text) is str:
+            if type(part.text) is str and part.function_call is None:
                 self._say(part, out)
             else:
                 self._other(part, lambda number=number: raw(number), out)  # type: ignore[misc]
         if candidate.logprobs_result is not None and self._open is Text:
             out.append(PartDelta(self._index, "", self._choice, logprobs=read_logprobs(candidate.logprobs_result)))
-        if candidate.grounding_metadata or candidate.citation_metadata or candidate.url_context_metadata:
-            found = (candidate.grounding_metadata, candidate.url_context_metadata, candidate.citation_metadata)
+        found = (
+            candidate.grounding_metadata,
+            candidate.url_context_metadata,
+            candidate.avg_logprobs,
+            candidate.safety_ratings,
+            candidate.finish_message,
+            candidate.continuation_token,
+            candidate.citation_metadata,
+        )
+        if found != _NOTHING_BESIDE:
             names = (*BESIDE, "citationMetadata")
             self._beside.update({name: value for name, value in zip(names, found, strict=True) if value})
         if candidate.finish_reason:
@@ -185,9 +207,11 @@ class _Voice:
             self.ended = (_NUMBERED.get(reason) if type(reason) is int else None) or str(reason)
         return out
 
-    def refuse(self, reason: str, message: Any) -> list[Event]:
+    def refuse(self, reason: str, message: Any, ratings: Any) -> list[Event]:
         """The prompt was blocked: there are no candidates."""
         self.ended, self._blocked = reason, True
+        if ratings:
+            self._beside["safetyRatings"] = ratings
         return self._whole(Refusal(message)) if isinstance(message, str) and message else []
 
     def _say(self, part: WirePart, out: list[Event]) -> None:
@@ -215,7 +239,9 @@ class _Voice:
             return
         self._close(out)
         blob = part.inline_data or part.file_data
-        if isinstance(blob, dict):
+        if isinstance(blob, dict) and part.thought is True:  # a draft of an image: no part of the answer
+            out += self._whole(Opaque("thought", raw(), origin=NAME))
+        elif isinstance(blob, dict):
             media = read_media(blob)
             media.signature, media.origin = signature, NAME if signature else media.origin
             out += self._whole(media)
@@ -268,10 +294,12 @@ class _Voice:
             found = read_citations(self._beside, "".join(self._heard))
             out += [PartDelta(self._index, "", self._choice, citation=citation) for citation in found]
         self._close(out)
+        reason = REASONS.get(self.ended, canonical.STOP)
+        if self._beside.get("finishMessage") == _NO_NEWS:
+            del self._beside["finishMessage"]
         for name in BESIDE:
             if name in self._beside:
                 out += self._whole(Opaque(name, {name: self._beside[name]}, origin=NAME))
-        reason = REASONS.get(self.ended, canonical.STOP)
         if self._blocked:
             reason = canonical.CONTENT_FILTER
         if self._made and reason == canonical.STOP:
@@ -384,7 +412,8 @@ class _Hearing:
         if chunk.candidates:
             self.finished = not self._open
         elif chunk.blocked and not self.finished:
-            out += self._voice(0).refuse(chunk.blocked, chunk.prompt_feedback.get("blockReasonMessage"))
+            found = chunk.prompt_feedback
+            out += self._voice(0).refuse(chunk.blocked, found.get("blockReasonMessage"), found.get("safetyRatings"))
             self.finished = True
         if chunk.usage_metadata is not None:
             self._count(chunk.usage_metadata, out)

@@ -29,6 +29,8 @@ from proxy.formats.gemini.wire import (
 from proxy.formats.splice import Malformed, Members, append
 from proxy.formats.sse import Frame
 
+_EMPTY_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
 
 class GeminiStream:
     """One stream on its way to a client of the same format: a `base.Stream`.
@@ -42,6 +44,7 @@ class GeminiStream:
         "_closed",
         "_counted",
         "_framing",
+        "_half",
         "_model",
         "_model_json",
         "_new_end",
@@ -66,6 +69,7 @@ class GeminiStream:
         self._open: set[int] = set()  # candidates that have begun and not ended
         self._text = StringIO()
         self._closed = False
+        self._half = False  # the last event came without its empty line
         self.events = 0
         self.finished = False
         self._counted: dict[str, Any] | None = None
@@ -95,10 +99,12 @@ class GeminiStream:
         # A line that has begun is no event, and an error could not stand behind it.
         out = self._pass([frame for frame in self._unpacker.close() if frame.data])
         self._closed = True
+        self._half = self._framing != ARRAY and bool(out) and not out.endswith(_EMPTY_LINES)
         return out + closing(self._framing, empty=not self.events) if self.complete else out
 
     def fail(self, error: Error) -> bytes:
-        return self._end_with(error_object(error))
+        end = self._end_with(error_object(error))
+        return b"\r\n\r\n" + end if self._half else end
 
     def _pass(self, frames: list[Frame]) -> bytes:
         out = []
@@ -134,7 +140,7 @@ class GeminiStream:
             self.broken = "its answer is no stream"
             return b""
         self.error = error
-        return self._end_with(payload)
+        return self._end_with(_one(payload))
 
     def _end_with(self, payload: bytes) -> bytes:
         self.events += 1
@@ -181,6 +187,15 @@ class GeminiStream:
         if key > 0:
             self._old_end, self._new_end = payload[key:], payload[key:start] + self._model_json + payload[end:]
         return payload[:start] + self._model_json + payload[end:]
+
+
+def _one(payload: bytes) -> bytes:
+    """An error that comes in a list of one: no client looks for it in there."""
+    try:
+        found = msgspec.json.decode(payload, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return payload
+    return bytes(found[0]) if len(found) == 1 else payload
 
 
 def listen(text: StringIO, parts: list[WirePart]) -> None:

@@ -33,6 +33,8 @@ REASONS = {
     "IMAGE_SAFETY": canonical.CONTENT_FILTER,
     "IMAGE_PROHIBITED_CONTENT": canonical.CONTENT_FILTER,
     "IMAGE_RECITATION": canonical.CONTENT_FILTER,
+    "ESCALATION": canonical.CONTENT_FILTER,
+    "PUP_LIMITED_DISABLED": canonical.CONTENT_FILTER,
     "CONTINUATION": canonical.PAUSE,
     "OTHER": canonical.STOP,
     "IMAGE_OTHER": canonical.STOP,
@@ -43,7 +45,15 @@ REASONS = {
     "UNEXPECTED_TOOL_CALL": canonical.STOP,
     "TOO_MANY_TOOL_CALLS": canonical.STOP,
 }
-BESIDE = ("groundingMetadata", "urlContextMetadata")  # of a candidate: kept as parts
+# Members of a candidate that have no other place: kept as parts.
+BESIDE = (
+    "groundingMetadata",
+    "urlContextMetadata",
+    "avgLogprobs",
+    "safetyRatings",
+    "finishMessage",
+    "continuationToken",
+)
 # Signs calls that no Gemini model made: https://ai.google.dev/gemini-api/docs/thought-signatures#faqs
 UNSIGNED = "skip_thought_signature_validator"
 _GOOGLES = re.compile(r"^(?:gs:|files/|https://generativelanguage\.googleapis\.com/)")
@@ -96,7 +106,7 @@ class _Kept(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-_SEALED = "a29kbmEx"  # how sealed text begins in base64
+SEALED = "a29kbmEx"  # how sealed text begins in base64
 _read_kept = msgspec.json.Decoder(list[_Kept]).decode
 
 
@@ -111,7 +121,7 @@ def keep(thoughts: Iterable[Thinking]) -> str:
 
 def kept(signature: str) -> list[Thinking] | None:
     """The thoughts in such a signature; None where Gemini made it."""
-    if not signature.startswith(_SEALED):
+    if not signature.startswith(SEALED):
         return None
     padded = signature.replace("-", "+").replace("_", "/")
     try:

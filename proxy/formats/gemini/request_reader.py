@@ -100,9 +100,15 @@ def _string(found: Any, at: str) -> str:
 
 
 def _number(found: Any, at: str) -> float:
+    """Proto JSON takes numbers as strings, too."""
+    if isinstance(found, str) and _DECIMAL.fullmatch(found):
+        return float(found)
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise wrong(at, "a number", _kind(found))
     return found
+
+
+_DECIMAL = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?(?:[eE][+-]?\d{1,2})?")
 
 
 def an_integer(found: Any, at: str) -> int:
@@ -125,6 +131,13 @@ def member(members: Members, name: str) -> tuple[str, bytes] | None:
 
 def read_request(members: Members) -> Request:
     """Raises `BadField`."""
+    try:
+        return _request(members)
+    except RecursionError:
+        raise BadField("contents", "The request is nested too deeply.") from None
+
+
+def _request(members: Members) -> Request:
     request = Request([])
     if member(members, "contents") is None:
         raise missing("contents")
@@ -185,33 +198,39 @@ def _read_labels(found: Any, at: str, request: Request) -> None:
 
 
 class _Calls:
-    """Calls and results of a conversation find each other by ID, or by name and order where there are none."""
+    """Calls and results of a conversation find each other by ID, or by name and order where one of them has none."""
 
-    __slots__ = ("_count", "_ids", "_open")
+    __slots__ = ("_count", "_made", "_names", "_open")
 
     def __init__(self) -> None:
         self._count = 0
-        self._ids: set[str] = set()
-        self._open: list[tuple[str, str]] = []  # name and made-up ID of calls that wait for a result
+        self._names: dict[str, str] = {}  # of the calls, by ID
+        self._made: set[str] = set()  # the IDs that no client gave
+        self._open: dict[str, dict[str, None]] = {}  # name → IDs of calls that wait for a result, in their order
 
     def called(self, name: str, given: str) -> str:
         self._count += 1
-        if given:
-            self._ids.add(given)
-            return given
-        made = f"call_{self._count}"
-        self._open.append((name, made))
-        return made
+        identifier = given or self._new_id()
+        self._names[identifier] = name
+        self._open.setdefault(name, {})[identifier] = None
+        return identifier
 
     def answered(self, name: str, given: str) -> str:
-        if given in self._ids:
-            return given
-        match = next((each for each in self._open if each[0] == name), None)
-        if match is not None:
-            self._open.remove(match)
-            return match[1]
-        self._count += not given
-        return given or f"call_{self._count}"
+        waiting = self._open.get(self._names.get(given, name), {})
+        found = given if given in self._names else None
+        if found is None:
+            found = next((each for each in waiting if not given or each in self._made), None)
+        if found is None:
+            self._count += not given
+            return given or self._new_id()
+        waiting.pop(found, None)
+        return found
+
+    def _new_id(self) -> str:
+        while (made := f"call_{self._count}") in self._names:
+            self._count += 1
+        self._made.add(made)
+        return made
 
 
 _ROLES = {"user": "user", "model": "assistant", "function": "user", "tool": "user"}
@@ -273,24 +292,23 @@ _DUMMIES = frozenset(
     for word in (UNSIGNED, "context_engineering_is_the_way_to_go")
     for form in (word, base64.b64encode(word.encode()).decode(), base64.urlsafe_b64encode(word.encode()).decode())
 )
-_PLAIN = frozenset({"text", "thought", "thoughtSignature"})
-_BESIDE = ("videoMetadata", "mediaResolution", "partMetadata")
+_PLAIN = frozenset({"thought", "thoughtSignature"})
+_READ = _PLAIN | {"text", "functionCall", "functionResponse", "inlineData", "fileData"}
+_RESPONSE = frozenset({"id", "name", "response", "parts"})
 
 
 def _part(part: dict[str, Any], at: str, request: Request, calls: _Calls) -> Part:
-    found = _part_of(part, at, calls)
+    found = _part_of(part, at, request, calls)
     signature = _string(part.get("thoughtSignature", ""), f"{at}.thoughtSignature")
     if signature and signature not in _DUMMIES:
         found.signature, found.origin = signature, NAME
     found.at = at
     if not isinstance(found, Opaque):
-        for name in _BESIDE:
-            if name in part:
-                request.extra[f"{at}.{name}"] = part[name]
+        request.extra.update({f"{at}.{name}": more for name, more in part.items() if name not in _READ})
     return found
 
 
-def _part_of(part: dict[str, Any], at: str, calls: _Calls) -> Part:
+def _part_of(part: dict[str, Any], at: str, request: Request, calls: _Calls) -> Part:
     if "functionCall" in part:
         call = an_object(part["functionCall"], f"{at}.functionCall")
         name = _string(call.get("name", ""), f"{at}.functionCall.name")
@@ -300,11 +318,15 @@ def _part_of(part: dict[str, Any], at: str, calls: _Calls) -> Part:
         given = _string(call.get("id", ""), f"{at}.functionCall.id")
         return ToolCall(calls.called(name, given), name, _encode(args).decode())
     if "functionResponse" in part:
-        return _result(an_object(part["functionResponse"], f"{at}.functionResponse"), f"{at}.functionResponse", calls)
+        where = f"{at}.functionResponse"
+        answer = an_object(part["functionResponse"], where)
+        more = {f"{where}.{name}": said for name, said in answer.items() if name not in _RESPONSE and said}
+        request.extra.update(more)
+        return _result(answer, where, calls)
     for name in ("inlineData", "fileData"):
         if name in part:
             return read_media(_strings(an_object(part[name], f"{at}.{name}"), f"{at}.{name}"))
-    if "text" in part and part.keys() <= _PLAIN | set(_BESIDE):
+    if "text" in part:
         text = _string(part["text"], f"{at}.text")
         return Thinking(text, origin=NAME) if part.get("thought") is True else Text(text)
     kind = next((name for name in part if name not in _PLAIN), "")
@@ -373,15 +395,11 @@ _NUMBERS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "
 
 def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Google's Schema object (a part of OpenAPI 3.0) as JSON Schema: https://ai.google.dev/api/caching#Schema"""
+    given = {key if key.startswith("$") else camel(key): value for key, value in schema.items() if value is not None}
+    nullable, ordering = given.pop("nullable", False), given.pop("propertyOrdering", None)
     found: dict[str, Any] = {}
-    nullable = False
-    for key, value in schema.items():
-        name = camel(key) if not key.startswith("$") else key
-        if value is None:
-            continue
-        if name == "nullable":
-            nullable = bool(value)
-        elif name == "type":
+    for name, value in given.items():
+        if name == "type":
             found["type"] = _type(value)
         elif name in ("properties", "defs", "$defs") and isinstance(value, dict):
             found["$defs" if name == "defs" else name] = {key: _nested(each) for key, each in value.items()}
@@ -389,13 +407,34 @@ def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
             found[name] = [_nested(each) for each in value]
         elif name in ("items", "additionalProperties"):
             found[name] = _nested(value)
-        elif name in _NUMBERS and isinstance(value, str) and value.isdecimal():
-            found[name] = int(value)
-        elif name == "example":
-            found["examples"] = [value]
         else:
-            found["$ref" if name == "ref" else name] = value
+            found |= _keyword(name, value)
+    _order(found, ordering)
+    if found.get("type") in ("integer", "number") and isinstance(words := found.get("enum"), list):  # strings to Google
+        found["enum"] = [_numeral(each) for each in words]
     return _nullable(found) if nullable else found
+
+
+def _keyword(name: str, value: Any) -> dict[str, Any]:
+    if name in _NUMBERS and isinstance(value, str) and value.isdecimal():
+        return {name: int(value)}
+    if name == "example":
+        return {"examples": [value]}
+    return {"$ref" if name == "ref" else name: value}
+
+
+def _order(found: dict[str, Any], ordering: Any) -> None:
+    """JSON Schema has no word for an order but the properties' own."""
+    properties = found.get("properties")
+    if isinstance(ordering, list) and isinstance(properties, dict):
+        first = {each: properties[each] for each in ordering if isinstance(each, str) and each in properties}
+        found["properties"] = {**first, **properties}
+
+
+def _numeral(found: Any) -> Any:
+    if not isinstance(found, str) or not _DECIMAL.fullmatch(found):
+        return found
+    return int(found) if found.lstrip("-").isdecimal() else float(found)
 
 
 def _nested(schema: Any) -> Any:
@@ -420,7 +459,7 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
         return {**schema, **more, "type": [schema["type"], "null"]}
     if isinstance(schema.get("anyOf"), list):
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
-    return schema
+    return {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else schema
 
 
 _NUMBERED_MODES = {0: "MODE_UNSPECIFIED", 1: "AUTO", 2: "ANY", 3: "NONE", 4: "VALIDATED"}
@@ -479,12 +518,19 @@ def _read_config(found: Any, at: str, request: Request) -> None:
         elif name == "responseLogprobs":
             request.logprobs = value is True
         elif name == "responseModalities":
-            request.modalities = [_string(each, where).lower() for each in an_array(value, where)]
+            request.modalities = [_modality(each, where) for each in an_array(value, where)]
         elif name == "thinkingConfig":
             request.reasoning = _reasoning(an_object(value, where), where)
         elif name not in _FORMAT:
             request.extra[where] = value
     request.output = _output(config, at, request)
+
+
+_MODALITIES = {1: "text", 2: "image", 3: "audio"}
+
+
+def _modality(found: Any, at: str) -> str:
+    return _MODALITIES.get(found, "") if type(found) is int else _string(found, at).lower()
 
 
 def _reasoning(config: dict[str, Any], at: str) -> Reasoning:

@@ -31,6 +31,7 @@ from proxy.formats.gemini.request_reader import INTEGERS, NUMERIC, camel
 from proxy.formats.gemini.wire import NAME
 
 _MOST_STOPS = 5
+_NO_RESULT = "No result was given for this call."
 _encode = msgspec.json.encode
 _VERSION = re.compile(r"gemini-(?:[a-z]+-)?(\d+)(?:\.(\d+))?")
 _OWN_EXTRA = frozenset({"safetySettings", "cachedContent", "modelArmorConfig"})
@@ -39,7 +40,7 @@ _CONFIG_EXTRA = ("speechConfig", "imageConfig", "mediaResolution", "audioTimesta
 _NAMES = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
 
 
-def _version(model: str) -> float | None:
+def version_of(model: str) -> float | None:
     """Of a Gemini model; None for one whose name does not say. The names ending in `latest` mean the newest."""
     name = model.rpartition("/")[2]
     if found := _VERSION.match(name):
@@ -48,7 +49,7 @@ def _version(model: str) -> float | None:
 
 
 def write_request(request: Request, target: Target) -> bytes:
-    version = _version(target.model)
+    version = version_of(target.model)
     body: dict[str, Any] = {}
     system, messages = _split(request.messages)
     if parts := [part for message in system for part in _system_parts(message, target)]:
@@ -112,7 +113,7 @@ class _Contents:
         self._target = target
         self._holds_media = version is not None and version >= 3
         self._losses = target.losses
-        self._names: dict[str, str] = {}  # of the calls so far, by ID: some clients use an ID again
+        self._waiting: dict[str, ToolCall] = {}  # calls of the model's last turn without a result yet, in their order
         self._signed = version is None or version >= 3
         self._beside: list[dict[str, Any]] = []  # media of results, where they cannot be in them
         self._out: list[dict[str, Any]] = []
@@ -129,10 +130,11 @@ class _Contents:
                 at += 1
                 continue
             stop = at + 1
-            while _has_results(message) and stop < len(messages) and _only_results(messages[stop]):
+            while stop < len(messages) and messages[stop].role != "assistant":
                 stop += 1
             self._asked(messages[at:stop])
             at = stop
+        self._asked([])
         if not self._out or self._out[0]["role"] != "user":
             self._out.insert(0, {"role": "user", "parts": [{"text": " "}]})  # a conversation begins with the user
         return self._out
@@ -145,25 +147,32 @@ class _Contents:
             self._out.append({"role": role, "parts": parts})
 
     def _asked(self, messages: list[Message]) -> None:
-        """The user's turn. Results come first and in the order of the calls, all of one turn in one content."""
-        results: list[ToolResult] = []
-        parts: list[dict[str, Any]] = []
+        """The user's turn. As many results as there were calls come first, in the order of the calls, in one content.
+
+        https://ai.google.dev/gemini-api/docs/function-calling
+        """
+        calls, self._waiting = self._waiting, {}
+        results: dict[str, ToolResult] = {}
+        contents: list[list[dict[str, Any]]] = []
         for message in messages:
             if message.role != "user":  # a system message inside the conversation: no role of Gemini's
                 self._losses.at(f"{message.at}.role")
+            parts: list[dict[str, Any]] = []
             for part in message.parts:
                 _note(part, self._target)
-                if isinstance(part, ToolResult) and part.call_id in self._names:
-                    results.append(part)
+                if isinstance(part, ToolResult) and part.call_id in calls and part.call_id not in results:
+                    results[part.call_id] = part
                 elif isinstance(part, ToolResult):
                     parts += self._orphan(part)
                 else:
                     parts += self._said(part)
-        order = {call_id: number for number, call_id in enumerate(self._names)}
-        results.sort(key=lambda result: order.get(result.call_id, len(order)))
-        written = [self._result(result) for result in results]
-        self._put("user", written + self._beside + parts)
+            contents.append(parts)
+        written = [self._result(results.get(call_id), call) for call_id, call in calls.items()] + self._beside
         self._beside = []
+        if messages and _has_results(messages[0]):
+            written += contents.pop(0)
+        for each in (written, *contents):
+            self._put("user", each)
 
     def _spoken(self, message: Message, *, current: bool) -> list[dict[str, Any]]:
         out: list[dict[str, Any]] = []
@@ -217,8 +226,7 @@ class _Contents:
         args, whole = ({"input": part.arguments}, True) if part.custom else object_of(part.arguments)
         if not whole:
             self._losses.at(f"{part.at}.arguments")
-        self._names.pop(part.id, None)
-        self._names[part.id] = part.name
+        self._waiting[part.id] = part
         call = {"name": function_name(part.name), "args": args}
         return {"id": part.id, **call} if part.id else call
 
@@ -227,10 +235,13 @@ class _Contents:
         self._losses.at(part.at)
         return [written for each in part.parts for written in self._said(each)]
 
-    def _result(self, part: ToolResult) -> dict[str, Any]:
-        name = function_name(part.name or self._names[part.call_id])
+    def _result(self, part: ToolResult | None, call: ToolCall) -> dict[str, Any]:
+        """Gemini refuses a turn in which a call has none."""
+        if part is None:
+            self._losses.at(call.at)
+            part = ToolResult(call.id, [Text(_NO_RESULT)], is_error=True)
         found: dict[str, Any] = {"id": part.call_id} if part.call_id else {}
-        found |= {"name": name, "response": self._response(part)}
+        found |= {"name": function_name(part.name or call.name), "response": self._response(part)}
         for each in part.parts:
             blobs = _write_media(each, self._target) if isinstance(each, Media) and not each.text else []
             for blob in blobs:
@@ -288,12 +299,12 @@ def _write_media(part: Media, target: Target) -> list[dict[str, Any]]:
             losses.at(f"{part.at}.{name}", harmless=True)
     if part.cite:
         losses.at(f"{part.at}.citations")
+    if part.text and not part.data:
+        return [{"text": "\n".join(filter(None, (part.name, part.context, part.text)))}]
     if part.data:
         return [
             {"inlineData": {"mimeType": part.media_type or _TYPES.get(part.kind, _TYPES["file"]), "data": part.data}}
         ]
-    if part.text:
-        return [{"text": part.text}]
     uri = part.url or (part.file_id if part.origin == NAME else "")
     if not uri or urlsplit(uri).scheme not in ("http", "https", "gs", ""):
         losses.at(part.at)
@@ -310,17 +321,20 @@ _FREE_TEXT = {"type": "object", "properties": {"input": {"type": "string"}}, "re
 
 
 def _write_tools(tools: Iterable[Tool], target: Target) -> list[dict[str, Any]]:
-    functions, servers = [], []
+    functions: dict[str, dict[str, Any]] = {}
+    servers = []
     for tool in tools:
         if tool.cache:
             target.losses.at(f"{tool.at}.cache_control", harmless=True)
-        if tool.kind != "server":
-            functions.append(_write_function(tool, target))
+        if tool.kind != "server" and function_name(tool.name) in functions:  # refused
+            target.losses.at(tool.at)
+        elif tool.kind != "server":
+            functions[function_name(tool.name)] = _write_function(tool, target)
         elif tool.origin == NAME:
             servers.append(tool.raw)
         else:
             target.losses.at(tool.at)
-    return ([{"functionDeclarations": functions}] if functions else []) + servers
+    return ([{"functionDeclarations": list(functions.values())}] if functions else []) + servers
 
 
 def _write_function(tool: Tool, target: Target) -> dict[str, Any]:

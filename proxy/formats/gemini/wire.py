@@ -44,10 +44,14 @@ class WireCandidate(msgspec.Struct, gc=False, rename="camel"):
     content: WireContent | None = None
     finish_reason: Any = None
     index: Any = None
+    finish_message: Any = None
     grounding_metadata: Any = None
     citation_metadata: Any = None
     url_context_metadata: Any = None
     logprobs_result: Any = None
+    avg_logprobs: Any = None
+    safety_ratings: Any = None
+    continuation_token: Any = None
 
 
 class WireChunk(msgspec.Struct, gc=False, rename="camel"):
@@ -75,6 +79,8 @@ _read_chunk = msgspec.json.Decoder(WireChunk).decode
 
 def read_chunk(payload: bytes) -> WireChunk:
     """Raises `ValueError` for what is no answer. Half surrogate pairs and NaN pass, as Python's clients read them."""
+    if not payload.isascii():
+        payload.decode()  # names that nobody reads are not looked at below
     try:
         return _read_chunk(payload)
     except _UNREADABLE:
@@ -138,6 +144,8 @@ def read_usage(found: Any) -> Usage | None:
 def _count(value: Any) -> int:
     if type(value) is int:
         return value if 0 < value <= _MOST else 0
+    if type(value) is str and value.isdecimal() and len(value) < 11:
+        return _count(int(value))
     return int(value) if type(value) is float and 0 < value <= _MOST else 0
 
 

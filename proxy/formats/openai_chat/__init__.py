@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from proxy.formats.base import BadField, Edits, Pricer, Prompt, missing, wrong
+from proxy.formats.lenient import UNREADABLE, value
 from proxy.formats.openai_chat.answer_reader import read_answer, reader
 from proxy.formats.openai_chat.answer_writer import write_answer, writer
 from proxy.formats.openai_chat.byte_relay import ChatStream, edit_answer, said_in_message, write_strings
 from proxy.formats.openai_chat.request_reader import kind_of, read_request
 from proxy.formats.openai_chat.request_writer import NO_STREAM_OPTIONS, QUIRKS, write_request
-from proxy.formats.openai_chat.wire import NAME, UNREADABLE, error_body, error_event, read_error, read_usage, value
+from proxy.formats.openai_chat.wire import NAME, error_body, error_event, read_error, read_usage
 from proxy.formats.splice import Malformed, Members
 
 __all__ = [

@@ -33,29 +33,19 @@ from proxy.formats.canonical import (
     Usage,
     UsageSeen,
 )
+from proxy.formats.data_url import read_url
+from proxy.formats.lenient import BOM, UNREADABLE, Halves, count, encode, lax, mended, objects, tokens, value
 from proxy.formats.openai_chat.byte_relay import read_lax_answer, refuse_error, unusual_error
 from proxy.formats.openai_chat.request_reader import (
     call_signature,
-    media_of_url,
     read_citation,
     read_detail,
     thinking_text,
 )
-from proxy.formats.openai_chat.wire import (
-    FAILURES,
-    NAME,
-    UNREADABLE,
-    as_error,
-    count,
-    encode,
-    lax,
-    read_error,
-    read_reason,
-    read_usage,
-)
+from proxy.formats.openai_chat.wire import FAILURES, NAME, as_error, read_error, read_reason, read_usage
 from proxy.formats.sse import Frame, Splitter
 
-_BOM = b"\xef\xbb\xbf"
+_MOST_CHOICES = 1000  # OpenAI's own limit is 128; a greater index is none
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -78,6 +68,7 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: Any = None
     index: int | None = 0
     logprobs: Any = None
+    error: Any = None
     native_finish_reason: Any = None
     stop_reason: Any = None
     matched_stop: Any = None
@@ -98,13 +89,29 @@ class _Chunk(msgspec.Struct, gc=False):
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
-def _loose(payload: bytes) -> _Chunk | None:
+def _loose(payload: bytes, halves: Halves) -> _Chunk | None:
     """What only a lax reader takes, or has other types than OpenAI's: what can be read of it."""
     try:
         found = lax(payload)
     except ValueError:
         return None
-    return _chunk_of(found) if isinstance(found, dict) else _Chunk()
+    if not isinstance(found, dict):
+        return _Chunk()
+    for choice in objects(found.get("choices")):
+        if isinstance(choice.get("delta"), dict):
+            _join(choice["delta"], str(choice.get("index")), halves)
+    return _chunk_of(mended(found))
+
+
+def _join(delta: dict[str, Any], choice: str, halves: Halves) -> None:
+    """Characters that one chunk begins and another ends."""
+    for name in ("content", "reasoning_content", "reasoning", "refusal"):
+        if isinstance(delta.get(name), str):
+            delta[name] = halves.join(delta[name], (choice, name))
+    for call in objects(delta.get("tool_calls")):
+        inner = call.get("function")
+        if isinstance(inner, dict) and isinstance(inner.get("arguments"), str):
+            inner["arguments"] = halves.join(inner["arguments"], (choice, "tool_calls", str(call.get("index"))))
 
 
 def _chunk_of(found: dict[str, Any]) -> _Chunk:
@@ -136,12 +143,12 @@ def _delta_of(found: Any) -> _Delta | None:
 
 def read_answer(body: bytes, seed: str, /) -> Answer:
     """Raises `NotAnAnswer`. The choices are read as a stream's single chunk would be."""
-    chunk = _whole(body.removeprefix(_BOM))
+    chunk = _whole(body.removeprefix(BOM))
     answer = Answer([], _text(chunk.id), _text(chunk.model), _usage(chunk), _text(chunk.service_tier))
     ids = _Ids(seed)
     for choice in chunk.choices or ():
-        if _is_failure(choice.finish_reason):
-            raise NotAnAnswer("the provider gave up", _gave_up(choice.finish_reason))
+        if (error := _failure(choice)) is not None:
+            raise NotAnAnswer("the provider gave up", error)
         answer.choices.append(_plain_choice(choice, chunk, ids))
     if not answer.choices:
         raise NotAnAnswer("its answer has no choices")
@@ -152,7 +159,7 @@ def _whole(body: bytes) -> _Chunk:
     try:
         chunk = _read_chunk(body)
     except UNREADABLE as error:
-        return _chunk_of(read_lax_answer(body, str(error)))
+        return _chunk_of(mended(read_lax_answer(body, str(error))))
     if chunk.error or not chunk.choices:
         refuse_error(chunk.error, bool(chunk.choices), body)
     return chunk
@@ -164,8 +171,11 @@ def _plain_choice(choice: _Choice, chunk: _Chunk, ids: "_Ids") -> Choice:
     state.search(chunk)
     parts = state.collect()
     reason, raw, sequence = _reason(choice, called=state.called)
-    found = choice.logprobs.get("content") if isinstance(choice.logprobs, dict) else None
-    return Choice(parts, reason, raw, sequence, found if isinstance(found, list) and found else None)
+    return Choice(parts, reason, raw, sequence, _tokens(choice.logprobs))
+
+
+def _tokens(logprobs: Any) -> list[dict[str, Any]] | None:
+    return tokens(logprobs.get("content")) or None if isinstance(logprobs, dict) else None
 
 
 def _reason(choice: _Choice, *, called: bool) -> tuple[str, str, str]:
@@ -181,11 +191,13 @@ def _reason(choice: _Choice, *, called: bool) -> tuple[str, str, str]:
     return reason, raw, ""
 
 
-def _is_failure(word: Any) -> bool:
-    return isinstance(word, str) and word in FAILURES
-
-
-def _gave_up(word: str) -> dict[str, Any]:
+def _failure(choice: _Choice) -> dict[str, Any] | None:
+    """Why the provider gave the choice up. OpenRouter says it in the choice."""
+    word = choice.finish_reason
+    if choice.error:
+        return as_error(choice.error)
+    if not isinstance(word, str) or word not in FAILURES:
+        return None
     return {"message": f"The provider gave the answer up: {word}.", "type": "api_error", "code": word}
 
 
@@ -217,16 +229,24 @@ class _Ids:
 
 
 class _Call:
-    """A tool call under way. `waiting`: arguments that came before its name."""
+    """A tool call under way. `given`: its ID is the provider's. `pieces`: its arguments, which wait for its name."""
 
-    __slots__ = ("call_id", "custom", "key", "place", "waiting")
+    __slots__ = ("call_id", "custom", "given", "key", "pieces", "place")
 
-    def __init__(self, key: int | None, call_id: str, *, custom: bool) -> None:
+    def __init__(self, key: int | None, call_id: str, *, custom: bool, given: bool) -> None:
         self.key = key
         self.call_id = call_id
         self.custom = custom
+        self.given = given
         self.place: int | None = None
-        self.waiting: list[str] = []
+        self.pieces: list[str] = []
+
+    def is_another(self, found: dict[str, Any]) -> bool:
+        """`found` has this call's index and a name, but is a call of its own: some vendors say 0 for all of them."""
+        call_id = found.get("id")
+        if call_id or self.given:
+            return bool(call_id) and call_id != self.call_id
+        return self.place is not None and value("".join(self.pieces).encode(errors="replace")) is not None
 
 
 class _State:
@@ -275,7 +295,7 @@ class _State:
     def take(self, delta: _Delta, logprobs: Any) -> None:
         if delta.reasoning_details or delta.reasoning_content or delta.reasoning:
             self._think(delta)
-        if delta.content:
+        if delta.content or (logprobs is not None and delta.content is not None):
             self._content(delta.content, logprobs)
         if delta.refusal and isinstance(delta.refusal, str):
             self._say(Refusal, delta.refusal)
@@ -346,13 +366,13 @@ class _State:
             self._say(Text, part["text"])
 
     def _say(self, kind: type[Text] | type[Refusal] | type[Thinking], text: str, logprobs: Any = None) -> None:
+        probable = None if logprobs is None else _tokens(logprobs)
+        if not text and not probable:
+            return
         if self.linear is None or self.linear[0] is not kind:
             self._open(kind("") if kind is not Thinking else Thinking())
         assert self.linear is not None
-        delta = PartDelta(self.linear[1], text, self._choice)
-        if logprobs is not None and isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
-            delta.logprobs = logprobs["content"] or None
-        self.out.append(delta)
+        self.out.append(PartDelta(self.linear[1], text, self._choice, logprobs=probable))
         if kind is Text:
             self._said += len(text)
 
@@ -425,29 +445,29 @@ class _State:
             if not name and not said and not found.get("id"):
                 return
             call = self._new_call(found, custom=custom)
-        if call.place is None:
-            call.waiting.append(said)
-            if name:
-                self._begin(call, name, *call_signature(found))
-        elif said:
+        call.pieces.append(said)
+        if call.place is not None and said:
             self.out.append(PartDelta(call.place, said, self._choice))
+        elif call.place is None and name:
+            self._begin(call, name, *call_signature(found))
 
     def _known(self, found: dict[str, Any]) -> _Call | None:
         """The call that this is more of. Some vendors repeat ID and name, some leave the index out or always say 0."""
         call_id, index = _text(found.get("id")), found.get("index")
         if type(index) is int:
             last = next((call for call in reversed(self._calls) if call.key == index), None)
-            other = last is not None and call_id and call_id != last.call_id and _names(found)
-            return None if other else last
+            return None if last is not None and _names(found) and last.is_another(found) else last
         if call_id:
             return next((call for call in self._calls if call.call_id == call_id), None)
-        return self._calls[-1] if self._calls and not _names(found) else None
+        last = self._calls[-1] if self._calls else None
+        return last if last is not None and (last.place is None or not _names(found)) else None
 
     def _new_call(self, found: dict[str, Any], *, custom: bool) -> _Call:
         self.called = True
         index = found.get("index")
-        call_id = _text(found.get("id")) or self._ids.next()
-        call = _Call(index if type(index) is int else None, call_id, custom=custom)
+        call_id = _text(found.get("id"))
+        key = index if type(index) is int else None
+        call = _Call(key, call_id or self._ids.next(), custom=custom, given=bool(call_id))
         self._calls.append(call)
         return call
 
@@ -457,7 +477,7 @@ class _State:
         self._close()
         part = ToolCall(call.call_id, name, custom=call.custom, signature=signature, origin=origin)
         call.place = self._start(part)
-        if waiting := "".join(call.waiting):
+        if waiting := "".join(call.pieces):
             self.out.append(PartDelta(call.place, waiting, self._choice))
 
     # --- what else there may be --------------------------------------------------------------------------------------
@@ -490,7 +510,7 @@ class _State:
         url = inner.get("url") if isinstance(inner, dict) else inner
         if isinstance(url, str) and url:
             self._close()
-            self.out.append(PartEnd(self._start(media_of_url("image", url)), self._choice))
+            self.out.append(PartEnd(self._start(read_url("image", url)), self._choice))
 
     def _cite(self, citation: Citation) -> None:
         self._cited = True
@@ -554,6 +574,7 @@ class ChatReader:
 
     __slots__ = (
         "_failed",
+        "_halves",
         "_ids",
         "_last",
         "_only",
@@ -568,6 +589,7 @@ class ChatReader:
 
     def __init__(self, seed: str) -> None:
         self._splitter = Splitter()
+        self._halves = Halves()
         self._ids = _Ids(seed)
         self._states: dict[int, _State] = {}
         self._only: _State | None = None  # of choice 0, while it is the only one
@@ -634,7 +656,7 @@ class ChatReader:
         try:
             chunk = _read_chunk(payload)
         except UNREADABLE:
-            loose = _loose(payload)
+            loose = _loose(payload, self._halves)
             if loose is None:
                 return self._break("a malformed event")
             chunk = loose
@@ -669,6 +691,8 @@ class ChatReader:
 
     def _choice(self, choice: _Choice) -> list[Event]:
         number = choice.index or 0
+        if not 0 <= number < _MOST_CHOICES:
+            number = 0
         state = self._only if not number and self._only is not None else self._state(number)
         delta = choice.delta or choice.message
         if delta is not None:
@@ -679,6 +703,7 @@ class ChatReader:
                 and state.text_place >= 0
                 and choice.logprobs is None
                 and choice.finish_reason is None
+                and choice.error is None
                 and delta.tool_calls is None
                 and delta.reasoning_content is None
                 and delta.reasoning is None
@@ -688,10 +713,10 @@ class ChatReader:
             ):
                 return state.more(content)
             state.take(delta, choice.logprobs)
-        if choice.finish_reason:
-            if _is_failure(choice.finish_reason):
+        if choice.finish_reason or choice.error:
+            if (error := _failure(choice)) is not None:
                 out, state.out = state.out, []
-                return out + self._fail(_gave_up(choice.finish_reason))
+                return out + self._fail(error)
             state.finish = choice
             self.finished = all(other.finish is not None for other in self._states.values())
         elif state.out and state.finish is None:

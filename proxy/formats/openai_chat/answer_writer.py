@@ -34,8 +34,10 @@ from proxy.formats.canonical import (
     body,
     seal,
 )
+from proxy.formats.lenient import encode, value
 from proxy.formats.openai_chat.request_writer import unpacked
-from proxy.formats.openai_chat.wire import encode, error_chunks, error_event, value, write_reason, write_usage
+from proxy.formats.openai_chat.wire import error_chunks, error_event, write_reason, write_usage
+from proxy.formats.openai_tools import custom_input
 
 # What OpenRouter calls the makers of thoughts; the seal says it again.
 _FORMATS = {
@@ -43,7 +45,7 @@ _FORMATS = {
     "gemini": "google-gemini-v1",
     "openai_responses": "openai-responses-v1",
 }
-_TIERS = frozenset({"auto", "default", "flex", "scale", "priority"})
+_TIERS = frozenset({"auto", "default", "fast", "flex", "priority", "scale"})
 DONE = b"data: [DONE]\n\n"
 
 
@@ -62,13 +64,6 @@ class _Client:
     def turns(self, call: ToolCall) -> bool:
         """The call of a custom tool that the provider knew as a function."""
         return not call.custom and call.name in self.custom
-
-
-def custom_input(arguments: str) -> str:
-    """The free text that a custom tool's call holds, where it was a function's one argument."""
-    found = value(arguments.encode(errors="replace"))
-    said = found.get("input") if isinstance(found, dict) else None
-    return said if isinstance(said, str) else arguments
 
 
 def details_of(part: Thinking, index: int) -> list[dict[str, Any]]:

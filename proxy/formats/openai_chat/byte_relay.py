@@ -13,21 +13,10 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
 from proxy.formats.canonical import Usage
-from proxy.formats.openai_chat.wire import (
-    UNREADABLE,
-    as_error,
-    count,
-    error_event,
-    lax,
-    priced,
-    read_error,
-    read_usage,
-    value,
-)
+from proxy.formats.lenient import BOM, UNREADABLE, count, lax, priced, value
+from proxy.formats.openai_chat.wire import as_error, error_event, read_error, read_usage
 from proxy.formats.splice import Malformed, Members
 from proxy.formats.sse import Frame, Splitter
-
-_BOM = b"\xef\xbb\xbf"
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -313,7 +302,7 @@ def write_strings(text: StringIO, *values: Any) -> None:
 
 def edit_answer(body: bytes, model: str, pricer: Pricer, /) -> Relayed:
     """Read and edit a plain answer. Raises `NotAnAnswer`."""
-    body = body.removeprefix(_BOM)
+    body = body.removeprefix(BOM)
     try:
         members = Members(body)
         members.check()

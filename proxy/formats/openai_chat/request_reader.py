@@ -7,9 +7,9 @@ are read. What has no canonical place is kept in `Request.extra`.
 import base64
 import binascii
 import mimetypes
+from collections import deque
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -32,7 +32,9 @@ from proxy.formats.canonical import (
     ToolResult,
     unseal,
 )
-from proxy.formats.openai_chat.wire import NAME, UNREADABLE, encode
+from proxy.formats.data_url import read_url
+from proxy.formats.lenient import UNREADABLE, encode
+from proxy.formats.openai_chat.wire import NAME
 from proxy.formats.splice import Members
 
 _EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
@@ -184,7 +186,12 @@ def _unknown_members(fields: dict[str, Any]) -> dict[str, Any]:
     messages = fields.get("messages")
     for place, message in enumerate(messages if isinstance(messages, list) else ()):
         found |= _beyond(message, _MESSAGE, f"messages[{place}]")
-        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            continue
+        content = message.get("content")
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            found |= _unknown_in_part(part, f"messages[{place}].content[{number}]")
+        calls = message.get("tool_calls")
         for number, call in enumerate(calls if isinstance(calls, list) else ()):
             found |= _beyond(call, _CALL, f"messages[{place}].tool_calls[{number}]")
     tools = fields.get("tools")
@@ -192,6 +199,17 @@ def _unknown_members(fields: dict[str, Any]) -> dict[str, Any]:
         if isinstance(tool, dict) and tool.get("type") in ("function", "custom", None):
             found |= _beyond(tool, _TOOL, f"tools[{place}]")
     return found
+
+
+_PART = frozenset({"cache_control", "prompt_cache_breakpoint", "text", "type"})
+_INNER = frozenset({"data", "detail", "file_data", "file_id", "filename", "format", "url"})
+
+
+def _unknown_in_part(part: Any, at: str) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in _PARTS:
+        return {}  # it is kept as a whole
+    return _beyond(part, _PART | {kind}, at) | _beyond(part.get(kind), _INNER, f"{at}.{kind}")
 
 
 def _beyond(found: Any, known: frozenset[str], at: str) -> dict[str, Any]:
@@ -203,6 +221,32 @@ def _beyond(found: Any, known: frozenset[str], at: str) -> dict[str, Any]:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
+class _Waiting:
+    """Calls without a result, in their order; found by ID or by name."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, ToolCall] = {}
+        self._places: dict[tuple[str, str], deque[int]] = {}
+        self._next = 0
+
+    def add(self, call: ToolCall) -> None:
+        self._calls[self._next] = call
+        for key in (("id", call.id), ("name", call.name)):
+            self._places.setdefault(key, deque()).append(self._next)
+        self._next += 1
+
+    def take(self, kind: str, said: str) -> ToolCall | None:
+        """The first that has this ID, or this name."""
+        places = self._places.get((kind, said), deque())
+        while places:
+            if (call := self._calls.pop(places.popleft(), None)) is not None:
+                return call
+        return None
+
+    def take_first(self) -> ToolCall | None:
+        return self._calls.pop(next(iter(self._calls))) if self._calls else None
+
+
 class _Conversation:
     """Reads messages one after another: a result without an ID belongs to the first call that still has none.
 
@@ -210,7 +254,7 @@ class _Conversation:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[ToolCall] = []  # calls without a result
+        self._waiting = _Waiting()
 
     def read(self, found: Any) -> list[Message]:
         return [self._message(each, f"messages[{place}]", place) for place, each in enumerate(found or ())]
@@ -235,12 +279,10 @@ class _Conversation:
     def _result(self, found: dict[str, Any], at: str, role: str, name: str) -> ToolResult:
         parts = _read_content(found.get("content"), f"{at}.content")
         call_id = text_or_null(found.get("tool_call_id"), f"{at}.tool_call_id")
-        call = next((call for call in self._waiting if call_id == call.id or (not call_id and name == call.name)), None)
-        if call is None and not call_id and not name and self._waiting:
-            call = self._waiting[0]
-        if call is not None:
-            self._waiting.remove(call)
-        elif not call_id and role == "tool":
+        call = self._waiting.take("id", call_id) if call_id else self._waiting.take("name", name)
+        if call is None and not call_id and not name:
+            call = self._waiting.take_first()
+        if call is None and not call_id and role == "tool":
             raise missing(f"{at}.tool_call_id")
         named = call_id or (call.id if call is not None else f"call_{name}")
         return ToolResult(named, parts, name, custom=call is not None and call.custom, at=at)
@@ -258,7 +300,9 @@ class _Conversation:
             parts.append(_read_call(call, f"{at}.tool_calls[{number}]", f"call_{place}_{number}"))
         if function := object_or_null(found.get("function_call"), f"{at}.function_call"):
             parts.append(_read_function(function, f"{at}.function_call", f"call_{place}"))
-        self._waiting += [part for part in parts if isinstance(part, ToolCall)]
+        for part in parts:
+            if isinstance(part, ToolCall):
+                self._waiting.add(part)
         return _sign_calls(parts)
 
 
@@ -300,9 +344,10 @@ def _set_cache(parts: list[Part], found: dict[str, Any]) -> None:
 
 
 def _cache(found: dict[str, Any]) -> str:
+    """OpenRouter's, or OpenAI's own `prompt_cache_breakpoint`, whose lifetime the whole request has."""
     control = found.get("cache_control")
     if not isinstance(control, dict):
-        return ""
+        return "5m" if found.get("prompt_cache_breakpoint") else ""
     ttl = control.get("ttl")
     return ttl if isinstance(ttl, str) and ttl else "5m"
 
@@ -362,29 +407,18 @@ def _inner(found: dict[str, Any], name: str, at: str) -> tuple[dict[str, Any], s
 def _by_url(kind: str, name: str) -> Callable[[dict[str, Any], str], Part]:
     def read(found: dict[str, Any], at: str) -> Part:
         inner, path = _inner(found, name, at)
-        media = media_of_url(kind, _text(inner.get("url"), f"{path}.url"))
+        media = read_url(kind, _text(inner.get("url"), f"{path}.url"))
         media.detail = text_or_null(inner.get("detail"), f"{path}.detail") or ""
         return media
 
     return read
 
 
-def media_of_url(kind: str, url: str) -> Media:
-    """`data:` URLs hold the content themselves: https://www.rfc-editor.org/rfc/rfc2397."""
-    if not url.startswith("data:"):
-        return Media(kind, url=url)
-    head, _, data = url[5:].partition(",")
-    media_type = head.removesuffix(";base64")
-    if media_type == head:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    return Media(kind, media_type.partition(";")[0], data)
-
-
 def _read_audio(found: dict[str, Any], at: str) -> Part:
     inner, path = _inner(found, "input_audio", at)
     data = _text(inner.get("data"), f"{path}.data")
     if data.startswith(("http://", "https://", "data:")):
-        return media_of_url("audio", data)
+        return read_url("audio", data)
     form = text_or_null(inner.get("format"), f"{path}.format") or "mp3"
     return Media("audio", "audio/mpeg" if form == "mp3" else f"audio/{form}", data)
 
@@ -396,7 +430,7 @@ def _read_file(found: dict[str, Any], at: str) -> Part:
         return Media("file", file_id=file_id, name=name, origin=NAME)
     data = _text(inner.get("file_data"), f"{path}.file_data")
     if data.startswith(("data:", "http://", "https://")):
-        media = media_of_url("file", data)
+        media = read_url("file", data)
     elif is_base64(data):
         media = Media("file", data=data)
     else:

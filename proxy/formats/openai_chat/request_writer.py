@@ -8,8 +8,6 @@ import hashlib
 import re
 from typing import Any
 
-import msgspec
-
 from proxy.formats import reasoning
 from proxy.formats.base import Losses, Target
 from proxy.formats.canonical import (
@@ -27,7 +25,10 @@ from proxy.formats.canonical import (
     ToolChoice,
     ToolResult,
 )
-from proxy.formats.openai_chat.wire import NAME, encode, value
+from proxy.formats.data_url import write_url
+from proxy.formats.lenient import encode, value
+from proxy.formats.openai_chat.wire import NAME
+from proxy.formats.openai_tools import custom_arguments, fits_strict, tool_name
 
 # What a vendor takes beyond the common; each with a recorded exchange or the page that proves it.
 DEVELOPER_ROLE = "developer_role"  # openai-chat-0a8a276110; OpenAI, Azure
@@ -97,7 +98,6 @@ _LONGEST_ID = 40
 _SHORT_ID = re.compile("[A-Za-z0-9]{9}")
 _MOST_STOPS = 4
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST_NAME = 64
 
 
 def write_request(request: Request, target: Target, /) -> bytes:
@@ -108,8 +108,7 @@ def write_request(request: Request, target: Target, /) -> bytes:
     _write_reasoning(body, request, target)
     _write_output(body, request, target)
     _write_platform(body, request, target)
-    for name in request.extra:
-        target.losses.field(name)
+    _write_extra(body, request, target)
     for tool in request.tools:
         if tool.kind == "function" and tool.raw and tool.origin != NAME:  # members that only its own format has
             target.losses.at(tool.at, harmless=True)
@@ -118,6 +117,18 @@ def write_request(request: Request, target: Target, /) -> bytes:
         if NO_STREAM_OPTIONS not in target.quirks:
             body["stream_options"] = {"include_usage": True}
     return encode(body)
+
+
+# Fields that Responses have too, in the same sense.
+_SHARED: dict[str, type] = {"prompt_cache_options": dict, "prompt_cache_retention": str, "safety_identifier": str}
+
+
+def _write_extra(body: dict[str, Any], request: Request, target: Target) -> None:
+    for name, found in request.extra.items():
+        if PLATFORM_FIELDS in target.quirks and type(found) is _SHARED.get(name):
+            body[name] = found
+        else:
+            target.losses.field(name)
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -142,11 +153,13 @@ class _Writer:
                 out.append(self._show_pictures())
             if message.role == "assistant":
                 self._called = {part.id for part in message.parts if isinstance(part, ToolCall)}
-                out.append(self._assistant(message))
+                written = [self._assistant(message)]
             elif message.role == "user":
-                out += self._user(message)
+                written = self._user(message)
             else:
-                out.append(self._plain(message, message.parts))
+                written = [self._plain(message, message.parts)]
+            if not _is_lost(message, written):
+                out += written
         if self._pictures:
             out.append(self._show_pictures())
         return out
@@ -157,8 +170,13 @@ class _Writer:
         return {"role": "user", "content": content}
 
     def _user(self, message: Message) -> list[dict[str, Any]]:
-        results = [part for part in message.parts if isinstance(part, ToolResult) and part.call_id in self._called]
-        rest = [part for part in message.parts if part not in results]
+        results: list[ToolResult] = []
+        rest: list[Part] = []
+        for part in message.parts:
+            if isinstance(part, ToolResult) and part.call_id in self._called:
+                results.append(part)
+            else:
+                rest.append(part)
         out = [self._result(part) for part in results]
         if rest or not results:
             if self._pictures:
@@ -213,11 +231,13 @@ class _Writer:
             self._losses.at(f"{part.at}.citations", harmless=True)
         match part.kind:
             case "image":
+                if part.detail == "original":
+                    self._losses.at(f"{part.at}.detail", harmless=True)
                 return _image(part)
             case "audio":
                 return _audio(part)
             case "video":
-                url = _url(part)
+                url = write_url(part)
                 return {"type": "video_url", "video_url": {"url": url}} if url and VIDEO_URL in self._quirks else None
         return self._file(part)
 
@@ -231,12 +251,13 @@ class _Writer:
             return {"type": "file_url", "file_url": {"url": part.url}} if FILE_URL in self._quirks else None
         if part.context:
             self._losses.at(f"{part.at}.context")
+        if part.detail not in ("", "auto"):
+            self._losses.at(f"{part.at}.detail", harmless=True)
         ending = part.media_type.rpartition("/")[2] or "pdf"
-        return {"type": "file", "file": {"filename": part.name or f"file.{ending}", "file_data": _url(part)}}
+        return {"type": "file", "file": {"filename": part.name or f"file.{ending}", "file_data": write_url(part)}}
 
     def _result(self, part: ToolResult) -> dict[str, Any]:
-        shown = [p for p in part.parts if isinstance(p, Text) or TOOL_IMAGES in self._quirks]
-        content = self._content(shown)
+        content = self._content([each for each in part.parts if self._is_shown(each)])
         if part.cache and isinstance(content, str) and CACHE_CONTROL in self._quirks:
             content = [{"type": "text", "text": content, "cache_control": cache_control(part.cache)}]
         elif part.cache:
@@ -244,9 +265,13 @@ class _Writer:
         if part.is_error:
             self._losses.at(f"{part.at}.is_error", harmless=True)
         for other in part.parts:
-            if other not in shown:
+            if not self._is_shown(other):
                 self._picture(part, other)
         return {"role": "tool", "tool_call_id": self._id(part.call_id), "content": content}
+
+    def _is_shown(self, part: Part) -> bool:
+        """In the tool message itself."""
+        return isinstance(part, Text) or TOOL_IMAGES in self._quirks
 
     def _picture(self, result: ToolResult, part: Part) -> None:
         found = self._part(part)
@@ -328,7 +353,7 @@ class _Writer:
             call = {
                 "id": call_id,
                 "type": "function",
-                "function": {"name": function_name(part.name), "arguments": arguments},
+                "function": {"name": tool_name(part.name), "arguments": arguments},
             }
         if part.cache:
             self._cache(call, part)
@@ -352,14 +377,22 @@ class _Writer:
                 found[name] = text
             if THINKING_PARTS in self._quirks or self._plain_thoughts():
                 kept = [part for part in parts if part.text]
+        written = {id(part) for part in kept}
         for part in parts:
-            if part not in kept:
+            if id(part) not in written:
                 self._losses.at(part.at, harmless=True)
 
     def _plain_thoughts(self) -> str:
         if REASONING_CONTENT in self._quirks:
             return "reasoning_content"
         return "reasoning" if REASONING_DETAILS in self._quirks else ""
+
+
+def _is_lost(message: Message, written: list[dict[str, Any]]) -> bool:
+    """Nothing is left of what it held: many vendors refuse empty messages."""
+    if not message.parts or len(written) > 1 or any(isinstance(part, Text) for part in message.parts):
+        return False
+    return not any(found for name, found in written[0].items() if name not in ("role", "name"))
 
 
 def _only_results(message: Message) -> bool:
@@ -377,15 +410,12 @@ def cache_control(lifetime: str) -> dict[str, str]:
     return {"type": "ephemeral"} if lifetime == "5m" else {"type": "ephemeral", "ttl": lifetime}
 
 
-def _url(part: Media) -> str:
-    return f"data:{part.media_type};base64,{part.data}" if part.data else part.url
-
-
 def _image(part: Media) -> dict[str, Any] | None:
-    url = _url(part)
+    url = write_url(part)
     if not url:
         return None
-    return {"type": "image_url", "image_url": {"url": url, "detail": part.detail} if part.detail else {"url": url}}
+    detail = {"original": "high"}.get(part.detail, part.detail)  # Responses alone has the former
+    return {"type": "image_url", "image_url": {"url": url, "detail": detail} if detail else {"url": url}}
 
 
 _AUDIO = {"audio/mpeg": "mp3", "audio/mp3": "mp3", "audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav"}
@@ -399,17 +429,6 @@ def _audio(part: Media) -> dict[str, Any] | None:
 def _digest(call_id: str, length: int) -> str:
     """The same for the same ID, so that call and result match over the turns."""
     return hashlib.sha256(call_id.encode(errors="replace")).hexdigest()[:length]
-
-
-def function_name(name: str) -> str:
-    """Letters, digits, `_` and `-`, at most 64: https://platform.openai.com/docs/api-reference/chat/create"""
-    plain = _NAME.sub("_", name)
-    return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[:55]}_{_digest(name, 8)}"
-
-
-def custom_arguments(text: str) -> str:
-    """A custom tool's input, for a provider that knows functions only."""
-    return msgspec.json.encode({"input": text}).decode()
 
 
 def unpacked(part: Thinking) -> dict[str, Any] | None:
@@ -438,7 +457,7 @@ def unpack(part: Thinking) -> list[dict[str, Any]]:
 
 def _write_tools(body: dict[str, Any], request: Request, target: Target) -> None:
     choice, quirks = request.tool_choice, target.quirks
-    chosen = choice.allowed if choice is not None and ALLOWED_TOOLS not in quirks else ()
+    chosen = frozenset(choice.allowed if choice is not None and ALLOWED_TOOLS not in quirks else ())
     tools = []
     for tool in request.tools:
         written = _tool(tool, target)
@@ -481,33 +500,8 @@ def _tool(tool: Tool, target: Target) -> dict[str, Any] | None:
     return written
 
 
-def fits_strict(schema: Any) -> bool:
-    """OpenAI's strict functions have no optional and no further properties; others are refused.
-
-    https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
-    """
-    if isinstance(schema, list):
-        return all(fits_strict(each) for each in schema)
-    if not isinstance(schema, dict):
-        return True
-    found = schema.get("properties")
-    properties = found if isinstance(found, dict) else {}
-    if schema.get("type") == "object" or properties:
-        required = schema.get("required")
-        named = required if isinstance(required, list) else []
-        if schema.get("additionalProperties") is not False or any(name not in named for name in properties):
-            return False
-    inner = [*properties.values()]
-    inner += [found for name, found in schema.items() if name in _SUBSCHEMAS]
-    inner += [*schema["$defs"].values()] if isinstance(schema.get("$defs"), dict) else []
-    return all(fits_strict(each) for each in inner)
-
-
-_SUBSCHEMAS = frozenset({"items", "anyOf"})
-
-
 def _named_for(tool: Tool, target: Target) -> str:
-    name = function_name(tool.name)
+    name = tool_name(tool.name)
     if name != tool.name:
         target.renamed[name] = tool.name
     return name
@@ -533,16 +527,21 @@ def _grammar(found: dict[str, Any]) -> dict[str, Any]:
 
 def _choice(choice: ToolChoice, request: Request, target: Target) -> str | dict[str, Any]:
     if choice.allowed and ALLOWED_TOOLS in target.quirks:
-        tools = [_named(name, request, target) for name in choice.allowed]
+        customs = _customs(request, target)
+        tools = [_named(name, customs) for name in choice.allowed]
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": tools}}
-    return _named(choice.name, request, target) if choice.mode == "tool" else choice.mode
+    return _named(choice.name, _customs(request, target)) if choice.mode == "tool" else choice.mode
 
 
-def _named(name: str, request: Request, target: Target) -> dict[str, Any]:
-    tool = next((tool for tool in request.tools if tool.name == name), None)
-    if tool is not None and tool.kind == "custom" and CUSTOM_TOOLS in target.quirks:
+def _customs(request: Request, target: Target) -> set[str]:
+    """The names of the tools that are written as custom ones."""
+    return {tool.name for tool in request.tools if tool.kind == "custom"} if CUSTOM_TOOLS in target.quirks else set()
+
+
+def _named(name: str, customs: set[str]) -> dict[str, Any]:
+    if name in customs:
         return {"type": "custom", "custom": {"name": name}}
-    return {"type": "function", "function": {"name": function_name(name)}}
+    return {"type": "function", "function": {"name": tool_name(name)}}
 
 
 # --- the other fields ------------------------------------------------------------------------------------------------
@@ -627,8 +626,13 @@ def _write_effort(body: dict[str, Any], request: Request, target: Target, *, sai
             word = "high" if ON_OFF_EFFORT in quirks else "medium"  # OpenAI's own default
     if word and NO_REASONING_EFFORT not in quirks:
         body["reasoning_effort"] = word
-    elif not said:
+    elif not said and _is_asked(wanted):
         target.losses.field("reasoning")
+
+
+def _is_asked(wanted: Reasoning) -> bool:
+    """Whether to think, or how much: not only how thoughts are to come, which they do in their own way here."""
+    return bool(wanted.effort or wanted.adaptive) or wanted.budget is not None or wanted.enabled is not None
 
 
 def _note_unsaid(wanted: Reasoning, losses: Losses) -> None:
@@ -665,12 +669,14 @@ def _write_output(body: dict[str, Any], request: Request, target: Target) -> Non
     if wanted.description:
         inner["description"] = wanted.description
     inner["schema"] = wanted.schema
-    if wanted.strict is not None:
+    if wanted.strict and not fits_strict(wanted.schema):
+        target.losses.field("output.strict")
+    elif wanted.strict is not None:
         inner["strict"] = wanted.strict
     body["response_format"] = {"type": "json_schema", "json_schema": inner}
 
 
-_TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
+_TIERS = frozenset({"auto", "default", "fast", "flex", "priority", "scale"})
 
 
 def _write_platform(body: dict[str, Any], request: Request, target: Target) -> None:

@@ -1,6 +1,6 @@
 """What OpenAI's chat API and its many cousins put on the wire, whatever is done with it: errors, usage, reasons to end.
 
-Called by the modules of the chat format, and by other formats for JSON that only a lax reader takes.
+Called by the modules of the chat format.
 """
 
 import json
@@ -19,41 +19,10 @@ from proxy.formats.canonical import (
     TOOL_CALLS,
     Usage,
 )
-from proxy.formats.splice import Members, append
+from proxy.formats.lenient import count, encode, lax
+from proxy.formats.splice import append
 
 NAME = "openai_chat"
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
-
-# --- JSON of strangers -----------------------------------------------------------------------------------------------
-
-
-def lax(text: bytes) -> Any:
-    """JSON as Python's own reader takes it: half surrogate pairs, NaN. Raises `ValueError`."""
-    try:
-        return json.loads(text.decode(errors="replace"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def value(text: bytes) -> Any:
-    """A JSON value; None where no reader takes it."""
-    try:
-        return msgspec.json.decode(text)
-    except UNREADABLE:
-        try:
-            return lax(text)
-        except ValueError:
-            return None
-
-
-def encode(found: Any) -> bytes:
-    """JSON of anything that `lax` has read."""
-    try:
-        return msgspec.json.encode(found)
-    except (UnicodeEncodeError, RecursionError):
-        return json.dumps(found).encode()
-
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -65,7 +34,10 @@ def read_error(body: bytes) -> dict[str, Any]:
     "type", "code"}`; Gemini: a list of one; Cloudflare: `{"errors": […]}`; FastAPI servers: `{"detail": …}`. What is
     there of `message` is text.
     """
-    found = _one(value(body))
+    try:
+        found = _one(lax(body))
+    except ValueError:
+        return {}
     if not isinstance(found, dict):
         return {}
     error = _one(found.get("error") or found.get("errors") or found)
@@ -159,13 +131,6 @@ def _add_beyond(usage: Usage, beyond: int, *, counted: bool) -> None:
         usage.prompt += beyond
 
 
-def count(found: Any) -> int:
-    """A count of tokens, or a place in a list; 0 for what is none."""
-    if type(found) is int:
-        return found if 0 < found <= _MOST else 0
-    return int(found) if type(found) is float and 0 < found <= _MOST else 0
-
-
 def write_usage(usage: Usage, pricer: Pricer) -> bytes:
     """OpenAI's `usage` object with all its details, and with what the pricer adds."""
     text = msgspec.json.encode(
@@ -187,18 +152,6 @@ def write_usage(usage: Usage, pricer: Pricer) -> bytes:
         }
     )
     return append(text, pricer(usage))
-
-
-def priced(text: bytes, usage: dict[str, Any], gains: dict[str, bytes]) -> bytes:
-    """A provider's `usage` with the price added, in place of what it may have put under the same names.
-
-    Raises `Malformed` where a name stands twice in it.
-    """
-    if usage.keys().isdisjoint(gains):
-        return append(text, gains)
-    known = {name: gain for name, gain in gains.items() if name in usage}
-    fresh = {name: gain for name, gain in gains.items() if name not in usage}
-    return Members(text).edit(known, add=fresh)
 
 
 # --- why an answer ended ---------------------------------------------------------------------------------------------

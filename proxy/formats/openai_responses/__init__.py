@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from proxy.formats.base import Ask, Edits, Error, Pricer, Prompt, Relayed, Target, missing, wrong
-from proxy.formats.canonical import Answer, Request
+from proxy.formats.canonical import Answer, Request, unseal
+from proxy.formats.lenient import UNREADABLE, objects, string
 from proxy.formats.openai_responses import answer_reader, answer_writer, request_reader, request_writer
 from proxy.formats.openai_responses import byte_relay as relaying
 from proxy.formats.openai_responses.byte_relay import NAME as NAME
-from proxy.formats.openai_responses.byte_relay import objects, said, string, value
+from proxy.formats.openai_responses.byte_relay import said, value
 from proxy.formats.openai_responses.request_reader import kind_of
 from proxy.formats.splice import Members
 
@@ -86,8 +87,32 @@ def own_body(members: Members, edits: Edits) -> bytes:
     values = {"model": msgspec.json.encode(edits.model)}
     if edits.limit is not None and bounds(members).get("max_output_tokens", 0) > edits.limit:
         values["max_output_tokens"] = b"%d" % edits.limit
+    if _SEALED in members.get("input", b""):
+        values["input"] = _without_sealed(members["input"])
     add = {} if "model" in members else {"model": values.pop("model")}
     return members.edit(values, edits.drop, add)
+
+
+class _Item(msgspec.Struct):
+    encrypted_content: Any = None
+
+
+_SEALED = b"kodna1."  # how `canonical.seal` begins
+_raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_read_item = msgspec.json.Decoder(_Item).decode
+
+
+def _without_sealed(text: bytes) -> bytes:
+    """The items but for thoughts of another provider's format: OpenAI refuses what it has not encrypted itself."""
+    try:
+        items = [bytes(raw) for raw in _raw_items(text)]
+        return b"[%b]" % b",".join([raw for raw in items if _SEALED not in raw or not _is_sealed(raw)])
+    except UNREADABLE:  # a plain text that says the word, or what OpenAI is to judge
+        return text
+
+
+def _is_sealed(raw: bytes) -> bool:
+    return unseal(string(_read_item(raw).encrypted_content)) is not None
 
 
 def path(model: str, *, stream: bool) -> str:  # the same for all

@@ -39,16 +39,14 @@ from proxy.formats.canonical import (
     UsageSeen,
     body,
 )
+from proxy.formats.lenient import UNREADABLE, Halves, lax, mended, objects, string, tokens
 from proxy.formats.openai_responses.byte_relay import (
     NAME,
-    UNREADABLE,
     error_in,
     failure_of,
-    objects,
     read_error,
     read_usage,
     refuse_error,
-    string,
     value,
 )
 from proxy.formats.sse import Frame, Splitter
@@ -151,7 +149,7 @@ def read_answer(body: bytes, seed: str) -> Answer:
     for item in objects(found["output"]):
         choice.parts += _parts(item, ids)
         for part in objects(item.get("content")):
-            if logprobs := objects(part.get("logprobs")):
+            if logprobs := tokens(part.get("logprobs")):
                 choice.logprobs = [*(choice.logprobs or []), *logprobs]
     choice.reason, choice.raw_reason = _reason(found, calls=any(isinstance(part, ToolCall) for part in choice.parts))
     usage = read_usage(found.get("usage"))
@@ -287,6 +285,7 @@ class Reader:
         "_called",
         "_closed",
         "_failed",
+        "_halves",
         "_ids",
         "_items",
         "_next",
@@ -300,9 +299,10 @@ class Reader:
 
     def __init__(self, seed: str) -> None:
         self._ids = _Ids(seed)
+        self._halves = Halves()
         self._splitter = Splitter()
         self._items: dict[Any, _Item] = {}  # that are open, by output index
-        self._seen = 0  # how many items have begun
+        self._seen: list[str] = []  # the kinds of the items that have begun
         self._closed: set[str] = set()  # their ids, where they have ended
         self._next = 0
         self._out: list[Event] = []
@@ -343,12 +343,10 @@ class Reader:
             found = _read_wire(frame.data)
         except UNREADABLE:
             try:
-                lax = value(frame.data)
+                found = self._loose(frame.data)
             except ValueError:
                 self.broken = "a malformed event"
                 return
-            lax = lax if isinstance(lax, dict) else {}
-            found = _Wire(**{name: lax[name] for name in _Wire.__struct_fields__ if name in lax})
         kind = string(found.type) or frame.name.decode(errors="replace")
         if kind == "error" or found.error:
             self._fail(error_in(value(frame.data)) or {"message": frame.data.decode(errors="replace")})
@@ -359,6 +357,16 @@ class Reader:
             if not self._started:
                 self._start(found)
             handle(self, found)
+
+    def _loose(self, data: bytes) -> _Wire:
+        """What only a lax reader takes. Raises `ValueError`."""
+        given = lax(data)
+        found = given if isinstance(given, dict) else {}
+        if isinstance(found.get("delta"), str):
+            places = ("type", "item_id", "output_index", "content_index", "summary_index")
+            found["delta"] = self._halves.join(found["delta"], str([found.get(name) for name in places]))
+        found = mended(found)
+        return _Wire(**{name: found[name] for name in _Wire.__struct_fields__ if name in found})
 
     def _read_plain(self, body: bytes) -> None:
         """No stream at all: some providers refuse a streamed request with a 200 and a plain JSON error."""
@@ -384,9 +392,12 @@ class Reader:
         key = self._key(found)
         item = self._items.get(key)
         if item is None:
-            item = self._items[key] = _Item(kind, string(found.item_id), {})
-            self._seen += 1
+            item = self._items[key] = self._new_item(kind, string(found.item_id), {})
         return item
+
+    def _new_item(self, kind: str, item_id: str, found: dict[str, Any]) -> _Item:
+        self._seen.append(kind)
+        return _Item(kind, item_id, found)
 
     def _key(self, found: _Wire, *, fresh: bool = False) -> Any:
         """An item's index; where a vendor leaves it out, by the item's id, and without one the last that is open."""
@@ -397,15 +408,14 @@ class Reader:
         if not item_id and self._items and not fresh:
             return next(reversed(self._items))
         known = next((key for key, open_item in self._items.items() if item_id and open_item.id == item_id), None)
-        return self._seen if known is None else known
+        return len(self._seen) if known is None else known
 
     def _item_added(self, found: _Wire) -> None:
         item = found.item if isinstance(found.item, dict) else {}
         key, kind = self._key(found, fresh=True), string(item.get("type"))
         if key in self._items:  # one index for all of them
             self._finish_item(self._items.pop(key), {})
-        self._seen += 1
-        opened = self._items[key] = _Item(kind, string(item.get("id")), item)
+        opened = self._items[key] = self._new_item(kind, string(item.get("id")), item)
         if kind in _ARGUMENTS:
             self._open_call(opened)
 
@@ -445,8 +455,7 @@ class Reader:
         if item is None:
             if item_id in self._closed:
                 return
-            item = _Item(string(whole.get("type")), item_id, whole)
-            self._seen += 1
+            item = self._new_item(string(whole.get("type")), item_id, whole)
         if item_id:
             self._closed.add(item_id)
         self._finish_item(item, whole)
@@ -478,7 +487,7 @@ class Reader:
         for number, part in enumerate(parts):
             self._called = self._called or isinstance(part, ToolCall)
             self._out.append(PartStart(self._next, part))
-            logprobs = objects(contents[number].get("logprobs")) if isinstance(part, Text) else []
+            logprobs = tokens(contents[number].get("logprobs")) if isinstance(part, Text) else []
             if logprobs:
                 self._out.append(PartDelta(self._next, logprobs=logprobs))
             self._out.append(PartEnd(self._next))
@@ -506,7 +515,7 @@ class Reader:
         if found.logprobs:
             streamed.logprobs = True
             streamed.pieces.append(text)
-            self._out.append(PartDelta(streamed.place, text, logprobs=objects(found.logprobs)))
+            self._out.append(PartDelta(streamed.place, text, logprobs=tokens(found.logprobs)))
         elif text:
             self._more(streamed, text)
 
@@ -520,13 +529,16 @@ class Reader:
         self._late_logprobs(streamed, found.logprobs)
 
     def _late_logprobs(self, streamed: _Streamed, logprobs: Any) -> None:
-        if not streamed.logprobs and (given := objects(logprobs)):
+        if not streamed.logprobs and (given := tokens(logprobs)):
             streamed.logprobs = True
             self._out.append(PartDelta(streamed.place, logprobs=given))
 
     def _refusal(self, found: _Wire) -> None:
         item = self._item_of(found, "message")
-        streamed = item.parts.get(_index(found)) or self._begin(item, _index(found), Refusal(""))
+        if (streamed := item.parts.get(_index(found))) is None:
+            if item.begun > _index(found):
+                return
+            streamed = self._begin(item, _index(found), Refusal(""))
         if isinstance(found.delta, str):
             self._more(streamed, found.delta)
         self._rest(streamed, found.refusal)
@@ -614,6 +626,9 @@ class Reader:
 
     def _ended(self, found: _Wire) -> None:
         response = found.response if isinstance(found.response, dict) else {}
+        if response.get("error"):
+            self._not_ended(found)
+            return
         if string(found.type) == "response.incomplete":
             response.setdefault("status", "incomplete")
         output = objects(response.get("output"))
@@ -621,7 +636,7 @@ class Reader:
             whole = output[key] if type(key) is int and 0 <= key < len(output) else {}
             self._finish_item(item, whole)
         self._items.clear()
-        for whole in [] if self._seen else output:
+        for whole in self._unseen(output):
             self._emit(_parts(whole, self._ids), whole)
         reason, raw = _reason(response, calls=self._called)
         self._out.append(Finish(reason, raw))
@@ -630,6 +645,16 @@ class Reader:
             self._out.append(UsageSeen(usage))
         self._out.append(End())
         self.complete = True
+
+    def _unseen(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Items that no event has shown: all of them, or words and calls beyond those that have come."""
+        if not self._seen:
+            return output
+        found: list[dict[str, Any]] = []
+        for kind in ("message", *_ARGUMENTS):
+            known = [item for item in output if item.get("type") == kind]
+            found += known[self._seen.count(kind) :]
+        return found
 
     def _not_ended(self, found: _Wire) -> None:
         self._fail(failure_of(found.response))

@@ -41,18 +41,11 @@ from proxy.formats.canonical import (
     play,
     seal,
 )
+from proxy.formats.lenient import encode, objects, string
 from proxy.formats.openai_responses.answer_reader import unpack, write_citation
-from proxy.formats.openai_responses.byte_relay import (
-    NAME,
-    UNREADABLE,
-    encode,
-    error_frame,
-    error_json,
-    failed_frame,
-    objects,
-    string,
-    value,
-)
+from proxy.formats.openai_responses.byte_relay import NAME, error_frame, error_json, failed_frame, value
+from proxy.formats.openai_responses.request_reader import PLAIN
+from proxy.formats.openai_tools import custom_input
 from proxy.formats.splice import Members
 
 
@@ -170,6 +163,7 @@ class Writer:
         "_pending",
         "_raw_reason",
         "_reason",
+        "_sealing",
         "_sequence",
         "_sequencer",
         "_tools",
@@ -191,6 +185,9 @@ class Writer:
         self._begun = False
         self._reason, self._raw_reason = STOP, ""
         self._usage: Usage | None = None
+        request = ask.request
+        # Clients send back nothing else then: LangChain and the AI SDK drop thoughts that hold no encrypted content.
+        self._sealing = request.store is False or (request.reasoning is not None and request.reasoning.encrypted)
         self.response = b""
 
     def send(self, event: Event) -> bytes:
@@ -504,6 +501,8 @@ class Writer:
         text = "".join(item.pieces)
         whole = {"type": "summary_text", "text": text}
         item.value["summary"] = [whole]
+        if self._sealing and "encrypted_content" not in item.value:
+            item.value["encrypted_content"] = seal(PLAIN, text)
         out = self._item_event("response.reasoning_summary_text.done", summary_index=0, text=text)
         return out + self._item_event("response.reasoning_summary_part.done", summary_index=0, part=whole)
 
@@ -533,7 +532,7 @@ class Writer:
     def _close_custom(self, item: _Open) -> bytes:
         text, out = "".join(item.pieces), b""
         if item.buffered:
-            text = input_of(text)
+            text = custom_input(text)
             out = self._item_event("response.custom_tool_call_input.delta", delta=text)
         item.value["input"] = text
         return out + self._item_event("response.custom_tool_call_input.done", input=text)
@@ -569,13 +568,3 @@ class Writer:
 
 def _citations(part: Part) -> list[Citation]:
     return part.citations if isinstance(part, Text) else []
-
-
-def input_of(arguments: str) -> str:
-    """What a custom tool gets, of a model that was shown it as a function with one string `input`."""
-    try:
-        found = msgspec.json.decode(arguments)
-    except UNREADABLE:
-        return arguments
-    inner = found.get("input") if isinstance(found, dict) else None
-    return inner if isinstance(inner, str) else arguments

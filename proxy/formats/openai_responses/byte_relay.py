@@ -14,13 +14,11 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
 from proxy.formats.canonical import Usage
-from proxy.formats.splice import Malformed, Members, append
+from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, mended, objects, priced, string
+from proxy.formats.splice import Malformed, Members
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "openai_responses"
-_BOM = b"\xef\xbb\xbf"
-_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ENDS = frozenset({"response.completed", "response.incomplete"})
 _OPENINGS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
 _MOST_HELD = 256 * 1024  # bytes of an opening event; a longer one is worth sending on
@@ -31,38 +29,11 @@ _FAILED = frozenset({"failed", "cancelled"})
 
 
 def value(text: bytes) -> Any:
-    """JSON; where msgspec refuses it (half surrogate pairs, NaN), as Python's own reader takes it. `ValueError`."""
+    """JSON, as a lax reader takes it where msgspec refuses. Raises `ValueError`."""
     try:
         return msgspec.json.decode(text)
     except UNREADABLE:
-        try:
-            return json.loads(text.decode(errors="replace"))
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def encode(found: Any) -> bytes:
-    """JSON; half a surrogate pair, which a provider may have cut from its other half, stands as its escape."""
-    try:
-        return _encode(found)
-    except UnicodeEncodeError:
-        return json.dumps(found, default=_plain, separators=(",", ":")).encode()
-
-
-def _plain(raw: msgspec.Raw) -> Any:
-    return json.loads(bytes(raw))
-
-
-def string(found: Any) -> str:
-    return found if isinstance(found, str) else ""
-
-
-def objects(found: Any) -> list[dict[str, Any]]:
-    """The objects of a list; nothing where it is none."""
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return mended(lax(text))
 
 
 def read_usage(found: Any) -> Usage | None:
@@ -77,22 +48,16 @@ def read_usage(found: Any) -> Usage | None:
     inside = inside if isinstance(inside, dict) else {}
     outside = outside if isinstance(outside, dict) else {}
     usage = Usage(
-        prompt=_count(get("input_tokens")) or _count(get("prompt_tokens")),
-        completion=_count(get("output_tokens")) or _count(get("completion_tokens")),
-        cached=_count(inside.get("cached_tokens")),
-        written=_count(inside.get("cache_write_tokens")),
-        reasoning=_count(outside.get("reasoning_tokens")),
-        audio_in=_count(inside.get("audio_tokens")),
-        audio_out=_count(outside.get("audio_tokens")),
+        prompt=count(get("input_tokens")) or count(get("prompt_tokens")),
+        completion=count(get("output_tokens")) or count(get("completion_tokens")),
+        cached=count(inside.get("cached_tokens")),
+        written=count(inside.get("cache_write_tokens")),
+        reasoning=count(outside.get("reasoning_tokens")),
+        audio_in=count(inside.get("audio_tokens")),
+        audio_out=count(outside.get("audio_tokens")),
     )
-    usage.completion += max(0, _count(get("total_tokens")) - usage.prompt - usage.completion)
+    usage.completion += max(0, count(get("total_tokens")) - usage.prompt - usage.completion)
     return usage if usage.prompt or usage.completion else None
-
-
-def _count(found: Any) -> int:
-    if type(found) is int:
-        return found if 0 < found <= _MOST else 0
-    return int(found) if type(found) is float and 0 < found <= _MOST else 0
 
 
 def read_error(body: bytes) -> dict[str, Any]:
@@ -106,10 +71,12 @@ def read_error(body: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     found = found[0] if isinstance(found, list) and found else found  # Gemini's list of one
-    return error_in(found) if isinstance(found, dict) else {}
+    return error_in(found)
 
 
-def error_in(found: dict[str, Any]) -> dict[str, Any]:
+def error_in(found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        return {}
     inner: Any = found.get("error") or found.get("errors") or found
     inner = inner[0] if isinstance(inner, list) and inner else inner
     if isinstance(inner, str):
@@ -154,7 +121,7 @@ def error_frame(error: dict[str, Any], sequence: int) -> bytes:
 
 def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
     """Raises `NotAnAnswer`."""
-    body = body.removeprefix(_BOM)
+    body = body.removeprefix(BOM)
     try:
         members = Members(body)
         members.check()
@@ -217,15 +184,6 @@ class Response:
         self.text = members.edit(values)
 
 
-def priced(text: bytes, usage: dict[str, Any], gains: dict[str, bytes]) -> bytes:
-    """A `usage` object with the price added, in place of what the provider may have put under the same names."""
-    if usage.keys().isdisjoint(gains):
-        return append(text, gains)
-    known = {name: gain for name, gain in gains.items() if name in usage}
-    fresh = {name: gain for name, gain in gains.items() if name not in usage}
-    return Members(text).edit(known, add=fresh)
-
-
 # --- a stream --------------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +197,12 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _read_event = msgspec.json.Decoder(_Event).decode
+
+
+def _takes_back(frame: Frame, found: _Event) -> bool:
+    """An event that would call an answer failed."""
+    kind = string(found.type) or frame.name.decode(errors="replace")
+    return bool(found.error) or kind == "error" or kind.rpartition(".")[2] in _FAILED
 
 
 class Relay:
@@ -353,8 +317,10 @@ class Relay:
             try:
                 found = _lenient(data)
             except ValueError:
-                self.broken = "a malformed event"
+                self.broken = "" if self.finished else "a malformed event"
                 return b""
+        if self.finished and _takes_back(frame, found):  # the answer is whole: nothing may say otherwise now
+            return b""
         return self._event(frame, found)
 
     def _event(self, frame: Frame, found: _Event) -> bytes:
@@ -363,13 +329,17 @@ class Relay:
         held = b""
         if self._held is not None:
             held = self._release()
-            if kind != "response.failed":
-                return held + frame.raw
+            if kind != "response.failed":  # nothing but that follows an error
+                return held
         if kind == "error" or found.error:
             self._held = (frame.raw, error_in(value(frame.data)) or {"message": frame.data.decode(errors="replace")})
             return b""
         self.events += kind not in _OPENINGS or len(frame.raw) > _MOST_HELD
-        if text := bytes(found.response):
+        text = bytes(found.response)
+        if kind in ENDS and not text.startswith(b"{"):
+            self.broken = "a malformed event"
+            return held
+        if text:
             return held + self._with_response(frame, kind, text)
         if isinstance(found.delta, str):
             self._text.write(found.delta)

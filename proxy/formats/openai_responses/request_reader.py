@@ -3,8 +3,9 @@
 Fields and items: https://platform.openai.com/docs/api-reference/responses/create
 """
 
-import re
+import mimetypes
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from proxy.formats.base import BadField, missing, wrong
@@ -25,8 +26,10 @@ from proxy.formats.canonical import (
     ToolResult,
     unseal,
 )
+from proxy.formats.data_url import read_url
+from proxy.formats.lenient import objects, string
 from proxy.formats.openai_responses.answer_reader import flat_name, image_of, pack, read_citation, reasoning_text
-from proxy.formats.openai_responses.byte_relay import NAME, objects, string, value
+from proxy.formats.openai_responses.byte_relay import NAME, value
 from proxy.formats.splice import Members
 
 # What the gateway itself stands in for before a request is read; only OpenAI has the rest of it.
@@ -38,6 +41,8 @@ _HELD = {
 }
 
 ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+# Whose thoughts come as plain words, and go back so: those of OpenAI chat's providers (`reasoning_content`).
+PLAIN = "openai_chat"
 
 
 _WORDS: dict[type, str] = {
@@ -145,7 +150,8 @@ def _read_reasoning(found: dict[str, Any], request: Request, *, encrypted: bool)
     summary = _take(given, "summary", str, "reasoning.") or ""
     summary = summary or _take(given, "generate_summary", str, "reasoning.") or ""
     visible = True if summary else None
-    request.reasoning = Reasoning(effort, visible=visible, summary=summary, encrypted=encrypted)
+    asked = Reasoning(effort, visible=visible, summary=summary, encrypted=encrypted)
+    request.reasoning = None if asked == Reasoning() else asked
     request.extra.update({f"reasoning.{name}": left for name, left in given.items() if left is not None})
 
 
@@ -179,7 +185,7 @@ def _read_choice(found: dict[str, Any], request: Request) -> None:
         kind = given.get("type")
         if kind in ("function", "custom"):
             name = _need({**given}, "name", str, "tool_choice.")
-            request.tool_choice = ToolChoice("tool", _full_name(name, given, request))
+            request.tool_choice = ToolChoice("tool", _full_name(name, given, _flat_names(request)))
         elif kind == "allowed_tools" or (kind is None and "tools" in given):
             request.tool_choice = _read_allowed(given, request)
         if request.tool_choice is None:
@@ -193,15 +199,21 @@ def _read_allowed(given: dict[str, Any], request: Request) -> ToolChoice | None:
     listed = objects(given.get("tools"))
     if any(tool.get("type") not in ("function", "custom") for tool in listed):
         return None
-    names = tuple(_full_name(string(tool.get("name")), tool, request) for tool in listed)
+    flat = _flat_names(request)
+    names = tuple(_full_name(string(tool.get("name")), tool, flat) for tool in listed)
     return ToolChoice("required" if given.get("mode") == "required" else "auto", allowed=names)
 
 
-def _full_name(name: str, given: dict[str, Any], request: Request) -> str:
+def _full_name(name: str, given: dict[str, Any], flat: dict[str, str]) -> str:
     if namespace := string(given.get("namespace")):
         return flat_name(namespace, name)
-    known = [tool.name for tool in request.tools if tool.name == name or tool.raw.get("name") == name]
-    return name if name in known or not known else known[0]
+    return flat.get(name, name)
+
+
+def _flat_names(request: Request) -> dict[str, str]:
+    """What a function of a namespace is called here, by its own name; a tool that has the name itself comes first."""
+    inner = {string(tool.raw.get("name")): tool.name for tool in reversed(request.tools) if "namespace" in tool.raw}
+    return inner | {tool.name: tool.name for tool in request.tools}
 
 
 def _read_tool(tool: dict[str, Any], at: str, request: Request) -> list[Tool]:
@@ -319,17 +331,6 @@ def _read_part(found: Any, at: str) -> Part:
     return read
 
 
-_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*?);base64,")
-
-
-def _from_url(media: Media, url: str) -> Media:
-    if data := _DATA_URL.match(url):
-        media.media_type, media.data = data[1], url[data.end() :]
-    else:
-        media.url = url
-    return media
-
-
 def _read_image(part: dict[str, Any], at: str) -> Media:
     media = Media("image", detail=_take(part, "detail", str, f"{at}.") or "")
     media.file_id = _take(part, "file_id", str, f"{at}.") or ""
@@ -338,22 +339,28 @@ def _read_image(part: dict[str, Any], at: str) -> Media:
     url = _take(part, "image_url", str, f"{at}.")
     if url is None and not media.file_id:
         raise missing(f"{at}.image_url")
-    return _from_url(media, url) if url is not None else media
+    return _from(media, url) if url is not None else media
+
+
+def _from(media: Media, url: str) -> Media:
+    found = read_url(media.kind, url)
+    return replace(media, media_type=found.media_type, data=found.data, url=found.url)
 
 
 def _read_file(part: dict[str, Any], at: str) -> Media:
     media = Media("file", name=_take(part, "filename", str, f"{at}.") or "")
+    media.detail = _take(part, "detail", str, f"{at}.") or ""
     media.file_id = _take(part, "file_id", str, f"{at}.") or ""
     url, data = _take(part, "file_url", str, f"{at}."), _take(part, "file_data", str, f"{at}.")
     if url is None and data is None and not media.file_id:
         raise missing(f"{at}.file_data")
     if data is not None:
-        if not _DATA_URL.match(data):
-            media.media_type = "application/pdf" if media.name.lower().endswith(".pdf") else ""
+        if not data.startswith("data:"):
+            media.media_type = mimetypes.guess_type(media.name)[0] or "application/pdf"
             media.data = data
             return media
-        return _from_url(media, data)
-    return _from_url(media, url) if url is not None else media
+        return _from(media, data)
+    return _from(media, url) if url is not None else media
 
 
 def _read_call(item: dict[str, Any], at: str, request: Request) -> Message:
@@ -375,8 +382,10 @@ def _read_thought(item: dict[str, Any], at: str, request: Request) -> Message:
     text, summary = reasoning_text(item)
     thought = Thinking(text, not text, summary, string(item.get("id")), at=at, origin=NAME)
     if encrypted := _take(item, "encrypted_content", str, f"{at}."):
-        sealed = unseal(encrypted)
-        thought.origin, thought.signature = sealed or (NAME, pack(thought.id, encrypted))
+        origin, kept = unseal(encrypted) or (NAME, pack(thought.id, encrypted))
+        if origin == PLAIN and not kept.startswith("{"):  # the words themselves; its own details are an object
+            return Message("assistant", [Thinking(kept, not kept, id=thought.id, at=at, origin=PLAIN)], at=at)
+        thought.origin, thought.signature = origin, kept
     return Message("assistant", [thought], at=at)
 
 

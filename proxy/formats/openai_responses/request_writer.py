@@ -23,10 +23,12 @@ from proxy.formats.canonical import (
     ToolCall,
     ToolResult,
 )
+from proxy.formats.data_url import write_url
+from proxy.formats.lenient import encode
 from proxy.formats.openai_responses.answer_reader import unpack, write_citation
-from proxy.formats.openai_responses.answer_writer import input_of
-from proxy.formats.openai_responses.byte_relay import NAME, encode
+from proxy.formats.openai_responses.byte_relay import NAME
 from proxy.formats.openai_responses.request_reader import ENCRYPTED, LOGPROBS, Extra
+from proxy.formats.openai_tools import custom_input, fits_strict
 
 # `Request`'s fields that the API has nothing like.
 _UNKNOWN = (
@@ -51,17 +53,19 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 def write_request(request: Request, target: Target) -> bytes:
     losses = target.losses
+    _rename([tool for tool in request.tools if tool.kind != "server"], target)
     body: dict[str, Any] = {"model": target.model, "input": _write_items(request, target)}
     if tools := _write_tools(request.tools, target):
         body["tools"] = tools
-    _write_choice(request, body, losses)
-    _write_fields(request, body, losses)
+    _write_choice(request, body, target)
+    _write_fields(request, body, target)
     _write_reasoning(request, body)
     _write_extra(request, body, losses)
     return encode(body)
 
 
-def _write_fields(request: Request, body: dict[str, Any], losses: Losses) -> None:
+def _write_fields(request: Request, body: dict[str, Any], target: Target) -> None:
+    losses = target.losses
     body["store"] = bool(request.store)  # the API stores what does not say; no other format does
     given = {
         "stream": request.stream or None,
@@ -74,15 +78,17 @@ def _write_fields(request: Request, body: dict[str, Any], losses: Losses) -> Non
     }
     body |= {name: found for name, found in given.items() if found is not None}
     if request.max_tokens is not None:
-        body["max_output_tokens"] = max(request.max_tokens, _LEAST_OUTPUT)
+        most = target.max_output or request.max_tokens
+        body["max_output_tokens"] = max(min(request.max_tokens, most), _LEAST_OUTPUT)
+        if body["max_output_tokens"] != request.max_tokens:  # more than the model can give is refused, and too little
+            losses.field("max_tokens")
     _name_losses(request, losses)
-    _write_text(request, body)
+    _write_text(request, body, losses)
 
 
 def _name_losses(request: Request, losses: Losses) -> None:
     lost = [name for name in _UNKNOWN if getattr(request, name) not in (None, [])]
     for name, gone in (
-        ("max_tokens", request.max_tokens is not None and request.max_tokens < _LEAST_OUTPUT),
         ("metadata", not _is_flat(request.metadata)),
         ("service_tier", request.service_tier not in ("", *_TIERS)),
         ("n", request.n not in (None, 1)),
@@ -98,7 +104,7 @@ def _is_flat(metadata: dict[str, Any] | None) -> bool:
     return all(isinstance(one, str) for one in (metadata or {}).values())
 
 
-def _write_text(request: Request, body: dict[str, Any]) -> None:
+def _write_text(request: Request, body: dict[str, Any], losses: Losses) -> None:
     text: dict[str, Any] = {}
     output = request.output
     if output is not None:
@@ -107,7 +113,10 @@ def _write_text(request: Request, body: dict[str, Any]) -> None:
         if output.kind == "json_schema":
             form |= {"name": tool_name(output.name) or "answer", "schema": output.schema or {}}
             form |= {"description": output.description} if output.description else {}
-            form |= {"strict": output.strict} if output.strict is not None else {}
+            strict = bool(output.strict) and fits_strict(output.schema)
+            form |= {"strict": strict} if output.strict is not None else {}
+            if output.strict and not strict:
+                losses.field("output.strict")
     if request.verbosity:
         text["verbosity"] = request.verbosity
     if text:
@@ -167,14 +176,36 @@ def _write_extra(request: Request, body: dict[str, Any], losses: Losses) -> None
 def tool_name(name: str) -> str:
     """As the API takes it: https://platform.openai.com/docs/api-reference/responses/create (tools, name)."""
     fit = _ODD.sub("_", name)
-    if len(fit) > _LONGEST:
-        fit = fit[:55] + "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
-    return fit
+    return fit if len(fit) <= _LONGEST else _marked(name)
+
+
+def _marked(name: str) -> str:
+    """A name of its own for what others may be called too."""
+    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{_ODD.sub('_', name)[:55]}_{mark}"
+
+
+def _rename(tools: list[Tool], target: Target) -> None:
+    """What the API cannot call by its name gets another, which no other tool has."""
+    taken = {tool.name for tool in tools}
+    for name in dict.fromkeys(tool.name for tool in tools):
+        fit = tool_name(name)
+        if fit != name:
+            fit = _marked(name) if fit in taken else fit
+            taken.add(fit)
+            target.renamed[fit] = name
+
+
+def _given_names(target: Target) -> dict[str, str]:
+    """The client's name of a tool → the one that the API gets."""
+    return {name: fit for fit, name in target.renamed.items()}
 
 
 def _write_tools(tools: list[Tool], target: Target) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
+    namespaces: dict[str, dict[str, Any]] = {}
     losses = target.losses
+    names = _given_names(target)
     for tool in tools:
         if tool.cache:
             losses.at(f"{tool.at}.cache_control", harmless=True)
@@ -184,17 +215,15 @@ def _write_tools(tools: list[Tool], target: Target) -> list[dict[str, Any]]:
             else:
                 losses.at(tool.at)
             continue
-        one = _write_tool(tool)
-        if one["name"] != tool.name:
-            target.renamed[one["name"]] = tool.name
+        one = _write_tool(tool, names.get(tool.name, tool.name), losses)
         if not _is_inner(tool):
             written.append(one)
             continue
-        namespace = {"type": "namespace", "name": tool.raw["namespace"], "description": tool.raw["about"], "tools": []}
-        same = next((w for w in written if w["type"] == "namespace" and w["name"] == namespace["name"]), None)
-        if same is None:
-            written.append(same := namespace)
-        same["tools"].append({**one, "name": tool.raw["name"]})
+        name = tool.raw["namespace"]
+        if name not in namespaces:
+            namespaces[name] = {"type": "namespace", "name": name, "description": tool.raw["about"], "tools": []}
+            written.append(namespaces[name])
+        namespaces[name]["tools"].append({**one, "name": tool.raw["name"]})
     return written
 
 
@@ -203,22 +232,25 @@ def _is_inner(tool: Tool) -> bool:
     return tool.origin == NAME and "namespace" in tool.raw
 
 
-def _write_tool(tool: Tool) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": tool.kind, "name": tool_name(tool.name)}
+def _write_tool(tool: Tool, name: str, losses: Losses) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": tool.kind, "name": name}
     if tool.description:
         found["description"] = tool.description
     if tool.origin == NAME:
-        found |= {name: one for name, one in tool.raw.items() if name not in ("namespace", "name", "about")}
+        found |= {key: one for key, one in tool.raw.items() if key not in ("namespace", "name", "about")}
     if tool.kind == "custom":
         return found | ({"format": tool.grammar} if tool.grammar is not None else {})
     found["parameters"] = tool.schema if tool.schema is not None else {"type": "object", "properties": {}}
+    strict = bool(tool.strict) and fits_strict(tool.schema)
     if tool.strict is not None or tool.origin != NAME:
-        found["strict"] = bool(tool.strict)  # left out, the API makes it strict; in other formats it does not
+        found["strict"] = strict  # left out, the API makes it strict; in other formats it does not
+    if tool.strict and not strict:
+        losses.at(f"{tool.at}.strict")
     return found
 
 
-def _write_choice(request: Request, body: dict[str, Any], losses: Losses) -> None:
-    choice = request.tool_choice
+def _write_choice(request: Request, body: dict[str, Any], target: Target) -> None:
+    choice, losses, names = request.tool_choice, target.losses, _given_names(target)
     if request.parallel_tool_calls is not None and "tools" in body:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if choice is None:
@@ -230,18 +262,20 @@ def _write_choice(request: Request, body: dict[str, Any], losses: Losses) -> Non
     tools = {tool.name: tool for tool in request.tools}
     if choice.allowed:
         mode = choice.mode if choice.mode == "required" else "auto"
-        listed = [_named(name, tools) for name in choice.allowed]
+        listed = [_named(name, tools, names) for name in choice.allowed]
         body["tool_choice"] = {"type": "allowed_tools", "mode": mode, "tools": listed}
     elif choice.mode == "tool":
-        body["tool_choice"] = _named(choice.name, tools)
+        body["tool_choice"] = _named(choice.name, tools, names)
     else:
         body["tool_choice"] = choice.mode
 
 
-def _named(name: str, tools: dict[str, Tool]) -> dict[str, Any]:
+def _named(name: str, tools: dict[str, Tool], names: dict[str, str]) -> dict[str, Any]:
     tool = tools.get(name)
     kind = "custom" if tool is not None and tool.kind == "custom" else "function"
-    return {"type": kind, "name": tool.raw["name"] if tool is not None and _is_inner(tool) else tool_name(name)}
+    if tool is not None and _is_inner(tool):
+        return {"type": kind, "name": tool.raw["name"]}
+    return {"type": kind, "name": names.get(name) or tool_name(name)}
 
 
 # --- items, written
@@ -257,11 +291,12 @@ def _write_items(request: Request, target: Target) -> list[dict[str, Any]]:
 class _Items:
     """The conversation as items. A message whose parts are of several kinds becomes several items, in their order."""
 
-    __slots__ = ("_customs", "_losses", "_own", "_thoughts", "_tools", "items")
+    __slots__ = ("_customs", "_losses", "_names", "_own", "_thoughts", "_tools", "items")
 
     def __init__(self, request: Request, target: Target) -> None:
         self.items: list[dict[str, Any]] = []
         self._losses = target.losses
+        self._names = _given_names(target)
         self._own = isinstance(request.extra, Extra)
         self._thoughts = "reasoning_content" in target.quirks  # it takes thoughts back without a signature
         self._tools = {tool.name: tool for tool in request.tools}
@@ -325,13 +360,13 @@ class _Items:
 
     def _call(self, part: ToolCall) -> dict[str, Any]:
         call_id, tool = short_id(part.id), self._tools.get(part.name)
-        name = tool_name(part.name)
+        name = self._names.get(part.name) or tool_name(part.name)
         more = {}
         if tool is not None and _is_inner(tool):
             name, more = tool.raw["name"], {"namespace": tool.raw["namespace"]}
         if part.custom or (tool is not None and tool.kind == "custom"):
             self._customs.add(part.id)
-            text = part.arguments if part.custom else input_of(part.arguments)
+            text = part.arguments if part.custom else custom_input(part.arguments)
             return {"type": "custom_tool_call", "call_id": call_id, "name": name, "input": text, **more}
         arguments = part.arguments or "{}"
         return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, **more}
@@ -395,7 +430,7 @@ class _Items:
     def _image(self, part: Media) -> dict[str, Any] | None:
         found = {"type": "input_image", "detail": part.detail or "auto"}
         if part.data:
-            return found | {"image_url": f"data:{part.media_type or 'image/png'};base64,{part.data}"}
+            return found | {"image_url": write_url(part, "image/png")}
         if part.url:
             return found | {"image_url": part.url}
         return found | {"file_id": part.file_id} if _knows_file(part) else None
@@ -411,7 +446,7 @@ class _Items:
         if part.data:
             kind = part.media_type or "application/pdf"
             name = part.name or ("document.pdf" if kind == "application/pdf" else "document.txt")
-            return {"type": "input_file", "filename": name, "file_data": f"data:{kind};base64,{part.data}"}
+            return {"type": "input_file", "filename": name, "file_data": write_url(part, kind)}
         if part.url:
             return {"type": "input_file", "file_url": part.url}
         return {"type": "input_file", "file_id": part.file_id} if _knows_file(part) else None

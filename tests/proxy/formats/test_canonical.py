@@ -151,6 +151,11 @@ def test_more_arguments_after_whole_ones_is_refused() -> None:
         sequenced(PartStart(0, ToolCall("a", "f", "{}")), PartStart(1, Text("")), PartDelta(0, "}"))
 
 
+def test_more_of_a_part_that_ended_of_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="has ended"):
+        sequenced(PartStart(0, Text("")), PartEnd(0), PartDelta(0, "more"))
+
+
 def test_free_text_of_a_custom_tool_is_never_taken_to_be_whole() -> None:
     events = sequenced(PartStart(0, ToolCall("a", "f", "1", custom=True)), PartStart(1, Text("")), PartDelta(0, "2"))
     assert told(events) == ["0+ToolCall", "0:2"]

@@ -265,3 +265,8 @@ def test_googles_client_raises_on_errors_in_streams() -> None:
 async def _read_all(client: Client) -> None:
     async for _ in await client.genai.aio.models.generate_content_stream(model="m", contents="Hi"):
         pass
+
+
+def test_a_number_that_no_reader_takes_is_counted_as_it_stands() -> None:
+    members = Members(b'{"contents":[{"parts":[{"text":"Hi"}]}],"systemInstruction":%s}' % (b"9" * 5000))
+    assert "999" in gemini.prompt(members).text

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.formats import openai_responses
 from proxy.formats.base import BadField, Edits, Error, Format
+from proxy.formats.canonical import seal
 from proxy.formats.splice import Members
 from tests.proxy.formats import responses as wire
 
@@ -26,6 +27,18 @@ def test_it_works() -> None:
 def test_a_request_without_a_model_gets_one() -> None:
     body = FORMAT.own_body(Members(b'{"input": "Hi"}'), Edits("up-1", NONE, stream=False))
     assert json.loads(body) == {"input": "Hi", "model": "up-1"}
+
+
+def test_thoughts_of_other_formats_do_not_reach_the_api() -> None:
+    """It refuses what it has not encrypted itself; every other byte of the items stays."""
+    sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": seal("gemini", "abc")}
+    own = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "gAAA"}
+    said = {"role": "user", "content": f"What is {seal('gemini', 'abc')}?"}
+    given = wire.members(input=[said, sealed, own, {"type": "function_call", "encrypted_content": "kodna1.!"}])
+    body = json.loads(FORMAT.own_body(given, Edits("up-1", NONE, stream=False)))
+    assert body["input"] == [said, own, {"type": "function_call", "encrypted_content": "kodna1.!"}]
+    text = wire.members(input=said["content"])
+    assert json.loads(FORMAT.own_body(text, Edits("up-1", NONE, stream=False)))["input"] == said["content"]
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(50, 20), (20, 20), (5, 5), (None, None)])

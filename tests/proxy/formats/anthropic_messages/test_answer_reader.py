@@ -18,6 +18,7 @@ from proxy.formats.canonical import (
     PartDelta,
     PartEnd,
     PartStart,
+    Refusal,
     Start,
     Text,
     Thinking,
@@ -262,3 +263,30 @@ def test_what_is_no_block_is_passed_over() -> None:
 def test_a_plain_error_is_no_answer() -> None:
     with pytest.raises(NotAnAnswer):
         anthropic_messages.read_answer(b'{"type":"error","error":{"type":"api_error","message":"No"}}', "s")
+
+
+EXPLAINED = {"type": "refusal", "category": "cyber", "explanation": "It could do harm."}
+SEARCHED = {"web_search_requests": 2, "web_fetch_requests": 0}
+BESIDE = [
+    Refusal("It could do harm."),
+    Opaque("stop_details", EXPLAINED, origin=OWN),
+    Opaque("container", {"id": "c"}, origin=OWN),
+    Opaque("usage.server_tool_use", SEARCHED, origin=OWN),
+]
+
+
+def test_what_is_told_beside_the_content() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 7, "server_tool_use": SEARCHED}
+    quiet = {"stop_reason": "refusal", "stop_details": EXPLAINED, "container": {"id": "c"}}
+    answer = _answer(**quiet, usage=usage, context_management={"applied_edits": []})
+    assert answer.choices == [Choice(BESIDE, "refusal", "refusal")]
+    events, _ = wire.read(
+        wire.sse(
+            wire.start(),
+            {"type": "message_delta", "delta": quiet, "usage": usage, "context_management": {"applied_edits": []}},
+            {"type": "message_stop"},
+        )
+    )
+    assert [event.part for event in events if isinstance(event, PartStart)] == BESIDE
+    none = {"input_tokens": 5, "output_tokens": 7, "server_tool_use": {"web_search_requests": 0}}
+    assert _answer(usage=none, stop_details=None).choices[0].parts == []

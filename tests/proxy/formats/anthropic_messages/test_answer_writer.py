@@ -353,3 +353,17 @@ def test_the_gateways_error_raises_in_the_sdk() -> None:
     out = writer.send(Start()) + writer.send(PartStart(0, Text("Hi")))
     with pytest.raises(anthropic.APIStatusError, match="silent"):
         wire.streamed_by_sdk(out + writer.fail(Error(504, "It fell silent.", "api_error")))
+
+
+def test_broken_arguments_that_have_begun_as_an_object_are_named() -> None:
+    asked = wire.ask()
+    events = [Start(), PartStart(0, ToolCall("a", "f")), PartDelta(0, '{"a":'), PartDelta(0, " 1,,"), PartEnd(0)]
+    out = wire.sent([*events, Finish("tool_calls"), End()], asked)
+    pieces = [each["delta"].get("partial_json") for each in wire.parsed(out) if each["type"] == "content_block_delta"]
+    assert pieces == ['{"a":', " 1,,"]
+    assert asked.losses.names == ["answer.tool_calls.arguments"]
+
+
+def test_what_stands_beside_the_content_of_anthropics_own_is_no_block() -> None:
+    parts = [Text("Hi"), Opaque("stop_details", {"type": "refusal"}, origin=OWN)]
+    assert _both(*parts) == [{"type": "text", "text": "Hi"}]

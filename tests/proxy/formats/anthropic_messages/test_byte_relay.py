@@ -257,6 +257,12 @@ def test_what_compaction_used_is_billed() -> None:
     assert billed(found) == Usage(155, 16, 50)
 
 
+def test_what_an_advisor_used_is_billed() -> None:
+    asked = {"type": "advisor_message", "model": "up-2", "input_tokens": 100, "output_tokens": 9}
+    found = {"input_tokens": 5, "output_tokens": 7, "iterations": [{"type": "message", "input_tokens": 5}, asked]}
+    assert billed(found) == Usage(105, 16)
+
+
 @pytest.mark.parametrize(
     ("body", "error"),
     [

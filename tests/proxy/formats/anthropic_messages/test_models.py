@@ -165,6 +165,21 @@ def test_a_schema_that_holds_itself(schema: dict[str, Any], *, found: bool) -> N
     assert recursive(schema) is found
 
 
+def test_a_schema_of_many_references_is_walked_once() -> None:
+    pairs = {f"a{n}": closed(x={"$ref": f"#/$defs/a{n + 1}"}, y={"$ref": f"#/$defs/a{n + 1}"}) for n in range(60)}
+    schema = {**closed(r={"$ref": "#/$defs/a0"}), "$defs": {**pairs, "a60": STRING}}
+    assert not recursive(schema)
+    assert recursive({**schema, "$defs": {**pairs, "a60": {"$ref": "#/$defs/a30"}}})
+
+
+@pytest.mark.parametrize("below", ["properties", "$defs"])
+def test_what_is_nested_too_deeply_counts_as_recursive(below: str) -> None:
+    schema: dict[str, Any] = STRING
+    for _ in range(400):
+        schema = {"type": "object", below: {"a": schema}}
+    assert recursive(schema)
+
+
 # --- schemas of tools ------------------------------------------------------------------------------------------------
 
 

@@ -397,3 +397,40 @@ def test_mapped_ids_stay_apart() -> None:
 )
 def test_arguments(text: str, found: dict[str, Any], whole: bool) -> None:
     assert arguments_object(text) == (found, whole)
+
+
+# --- what has no canonical place is named ----------------------------------------------------------------------------
+
+
+def test_a_system_message_that_only_sets_the_effort() -> None:
+    request = wire.request(messages=[*HELLO, {"role": "system", "output_config": {"effort": "low"}}])
+    assert [message.role for message in request.messages] == ["user"]
+    assert request.extra == {"messages[1].output_config": {"effort": "low"}}
+    with pytest.raises(BadField):
+        wire.request(messages=[*HELLO, {"role": "system"}])
+
+
+@pytest.mark.parametrize(("later", "seen"), [([], True), ([{"role": "assistant", "content": "Ho"}, *HELLO], False)])
+def test_a_system_message_that_is_cleared_at_the_next_turn(later: list[dict[str, Any]], *, seen: bool) -> None:
+    request = wire.request(
+        messages=[*HELLO, {"role": "system", "content": "Now.", "clear_at": "next_user_message"}, *later]
+    )
+    assert ("system" in [message.role for message in request.messages]) is seen
+
+
+def test_ways_to_think_that_others_do_not_know() -> None:
+    request = wire.request(
+        thinking={"type": "adaptive", "display": "updates", "block_binding": {"prefix_mismatch_behavior": "error"}}
+    )
+    assert request.reasoning is not None
+    assert request.reasoning.visible is True
+    assert request.extra == {"thinking.block_binding": {"prefix_mismatch_behavior": "error"}}
+    assert wire.request(thinking={"type": "between_tools"}).extra == {"thinking.type": "between_tools"}
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    inside: Any = "deep"
+    for _ in range(240):
+        inside = [{"type": "tool_result", "tool_use_id": "a", "content": inside}]
+    with pytest.raises(BadField):
+        anthropic_messages.read_request(wire.members(messages=[{"role": "user", "content": inside}]))

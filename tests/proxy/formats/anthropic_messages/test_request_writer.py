@@ -769,3 +769,31 @@ def test_what_is_given_stays_as_it_is() -> None:
 def test_penalties_that_do_nothing_matter_to_nobody() -> None:
     assert wire.written(Request([user("Hi")], presence_penalty=0.0))[1].grave == []
     assert wire.written(Request([user("Hi")], presence_penalty=0.5))[1].grave == ["presence_penalty"]
+
+
+def test_at_most_four_breakpoints_are_written() -> None:
+    marked = [user(Text(f"{n}", cache="5m", at=f"p{n}"), at=f"u{n}") for n in range(4)]
+    fields: dict[str, Any] = {"tools": [Tool("f", cache="1h", at="tools[0]")]}
+    first = Message("system", [Text("Be kind.", cache="5m", at="s")], at="s")
+    found, lost = wire.written(Request([first, *marked], **fields))
+    kept = [block["text"] for message in found["messages"] for block in message["content"] if "cache_control" in block]
+    assert found["tools"][0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+    assert "cache_control" not in found["system"][0]
+    assert kept == ["1", "2", "3"]
+    assert lost.names == ["s.cache_control", "p0.cache_control"]
+    assert not lost.grave
+    fields["extra"] = {"cache_control": {"type": "ephemeral"}}  # which takes one of the four
+    assert "p1.cache_control" in wire.written(Request([first, *marked], **fields))[1].names
+
+
+def test_a_schema_nested_too_deeply_does_not_bind() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(300):
+        schema = {"type": "object", "properties": {"a": schema}}
+    assert losses(output=Output("json_schema", schema)) == ["output_config.format"]
+    assert losses(tools=[Tool("f", schema=schema, strict=True, at="tools[0]")]) == ["tools[0].strict"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("fallbacks", "default"), ("compaction", {"type": "summarize"})])
+def test_fields_of_its_own_are_written_as_they_are(name: str, said: Any) -> None:
+    assert body(extra={name: said})[name] == said

@@ -227,6 +227,7 @@ def test_logprobs_as_openai_has_them() -> None:
         ("PROHIBITED_CONTENT", "content_filter"),
         ("SPII", "content_filter"),
         ("MODEL_ARMOR", "content_filter"),
+        ("ESCALATION", "content_filter"),
         ("IMAGE_SAFETY", "content_filter"),
         ("MALFORMED_FUNCTION_CALL", "stop"),
         ("CONTINUATION", "pause"),
@@ -325,3 +326,31 @@ def test_odd_types_do_no_harm() -> None:
     more = {"groundingMetadata": grounding, "logprobsResult": [1], "citationMetadata": {"citations": [5]}}
     answer = answered(candidate(odd, {"text": "a"}, index="x", **more), usageMetadata=[], responseId=5)
     assert Text("a") in answer.choices[0].parts
+
+
+def test_what_only_gemini_tells_of_an_answer_is_kept_beside_it() -> None:
+    ratings = [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]
+    told = {"avgLogprobs": -0.1, "safetyRatings": ratings, "finishMessage": "Model tried to call f."}
+    kinds = ["avgLogprobs", "safetyRatings", "finishMessage"]
+    expected = [Opaque(name, {name: told[name]}, origin="gemini") for name in kinds]
+    assert answered(candidate({"text": "Hi"}, finish="OTHER", **told)).choices[0].parts == [Text("Hi"), *expected]
+    found, _ = events(data(said("Hi", safetyRatings=None), said("", "OTHER")))
+    assert [event.part for event in found if isinstance(event, PartStart)] == [Text("")]
+    plain = candidate({"text": "Hi"}, finishMessage="Model generated function call(s).")
+    assert answered(plain).choices[0].parts == [Text("Hi")]
+
+
+def test_a_blocked_prompts_ratings() -> None:
+    feedback = {"blockReason": "SAFETY", "safetyRatings": [{"blocked": True}]}
+    parts = read_answer(json.dumps({"promptFeedback": feedback}).encode(), "seed").choices[0].parts
+    assert parts == [Opaque("safetyRatings", {"safetyRatings": [{"blocked": True}]}, origin="gemini")]
+
+
+def test_a_draft_of_an_image_is_no_part_of_the_answer() -> None:
+    draft = {"inlineData": {"mimeType": "image/png", "data": "aaaa"}, "thought": True}
+    assert answered(candidate(draft)).choices[0].parts == [Opaque("thought", draft, origin="gemini")]
+
+
+def test_a_call_beside_an_empty_text() -> None:
+    [call] = answered(candidate({"text": "", "functionCall": {"name": "f", "id": "1"}})).choices[0].parts
+    assert call == ToolCall("1", "f", "{}")

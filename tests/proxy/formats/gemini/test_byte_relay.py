@@ -334,3 +334,20 @@ def test_a_200_that_is_no_answer(body: bytes) -> None:
     with pytest.raises(NotAnAnswer) as caught:
         edit_answer(body, MODEL, lambda _: {})
     assert (caught.value.error is not None) == (b"error" in body)
+
+
+def test_an_error_behind_an_event_without_its_empty_line_is_an_event_of_its_own() -> None:
+    stream = GeminiStream("m", lambda _: {}, "sse")
+    first = b'data: {"candidates":[{"content":{"parts":[{"text":"a"}]}}]}\n'
+    sent = stream.feed(first) + stream.close() + stream.fail(Error(502, "down", "api_error"))
+    events = sent.replace(b"\r\n", b"\n").split(b"\n\n")
+    assert events[0] == first.strip()
+    assert events[1].lstrip().startswith(b'data: {"error":')
+
+
+@pytest.mark.parametrize("framing", ["sse", ARRAY])
+def test_an_error_in_a_list_of_one(framing: str) -> None:
+    stream = GeminiStream("m", lambda _: {}, framing)
+    sent = stream.feed(b'data: [{"error":{"code":400,"message":"x"}}]\n\n')
+    assert stream.error is not None
+    assert b'[{"error"' not in sent or json.loads(sent) == [{"error": {"code": 400, "message": "x"}}]

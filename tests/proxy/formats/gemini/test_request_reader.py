@@ -228,7 +228,6 @@ def test_googles_schemas_become_json_schema() -> None:
             "either": {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}]},
         },
         "required": ["many"],
-        "propertyOrdering": ["many", "type"],
         "examples": [{"many": [1]}],
     }
 
@@ -304,3 +303,70 @@ def test_wrong_types_are_named(members: dict[str, Any], param: str) -> None:
     with pytest.raises(BadField) as caught:
         asked(**members)
     assert caught.value.param == param
+
+
+# --- what other clients send -----------------------------------------------------------------------------------------
+
+
+def test_results_without_ids_answer_calls_that_have_some() -> None:
+    calls = [{"functionCall": {"name": "f", "id": "a"}}, {"functionCall": {"name": "f", "id": "b"}}]
+    results = [{"functionResponse": {"name": "f", "response": {"output": str(n)}}} for n in range(3)]
+    request = asked(contents=[{"parts": [{"text": "Hi"}]}, {"role": "model", "parts": calls}, {"parts": results}])
+    found = [part.call_id for part in request.messages[2].parts if isinstance(part, ToolResult)]
+    assert found == ["a", "b", "call_3"]
+
+
+def test_a_made_up_id_is_not_one_that_a_client_gave() -> None:
+    calls = [{"functionCall": {"name": "f", "id": "call_2"}}, {"functionCall": {"name": "f"}}]
+    request = asked(contents=[{"role": "model", "parts": calls}])
+    assert [part.id for part in request.messages[0].parts if isinstance(part, ToolCall)] == ["call_2", "call_3"]
+
+
+def test_what_is_not_read_of_a_part_is_kept_by_its_path() -> None:
+    request = asked(
+        contents=[
+            {"role": "model", "parts": [{"functionCall": {"name": "f", "id": "a"}}]},
+            {
+                "parts": [
+                    {"functionResponse": {"id": "a", "name": "f", "scheduling": "SILENT", "willContinue": False}},
+                    {"text": "Hi", "speechMetadata": {"a": 1}},
+                ]
+            },
+        ]
+    )
+    assert request.messages[1].parts[1] == Text("Hi", at="contents[1].parts[1]")
+    assert request.extra == {
+        "contents[1].parts[0].functionResponse.scheduling": "SILENT",
+        "contents[1].parts[1].speechMetadata": {"a": 1},
+    }
+
+
+def test_properties_stand_in_their_ordering() -> None:
+    schema = {"type": "OBJECT", "properties": {"a": {}, "b": {}, "c": {}}, "property_ordering": ["c", "b", "x"]}
+    assert list(json_schema(schema)["properties"]) == ["c", "b", "a"]
+
+
+def test_numbers_of_an_enum_are_strings_to_google() -> None:
+    assert json_schema({"type": "INTEGER", "enum": ["1", "07", "x"]}) == {"type": "integer", "enum": [1, 7, "x"]}
+    assert json_schema({"type": "STRING", "enum": ["1"]})["enum"] == ["1"]
+
+
+def test_a_reference_may_be_nullable() -> None:
+    assert json_schema({"ref": "#/$defs/A", "nullable": True}) == {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "null"}]}
+
+
+def test_numbers_as_strings_and_enums_as_numbers() -> None:
+    config = {"temperature": "0.5", "topP": "1e-1", "maxOutputTokens": "40", "topK": 40.0, "responseModalities": [1, 2]}
+    request = asked(generationConfig=config)
+    assert (request.temperature, request.top_p, request.max_tokens, request.top_k) == (0.5, 0.1, 40, 40)
+    assert request.modalities == ["text", "image"]
+    with pytest.raises(BadField):
+        asked(generationConfig={"temperature": "warm"})
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    schema: dict[str, Any] = {"type": "STRING"}
+    for _ in range(450):
+        schema = {"type": "OBJECT", "properties": {"a": schema}}
+    with pytest.raises(BadField):
+        asked(generationConfig={"responseSchema": schema})

@@ -267,7 +267,6 @@ def test_media(media: Media, expected: dict[str, Any]) -> None:
         (Opaque("server_tool_use", {}, origin="anthropic_messages"), "m.part"),
         (Text("a", [Citation("https://a")]), "m.part.citations"),
         (Text("a", cache="5m"), "m.part.cache_control"),
-        (ToolCall("1", "f", '{"brok'), "m.part.arguments"),
         (Thinking("hm"), "m.part"),
         (Thinking("hm", signature="s", origin="anthropic_messages"), "m.part"),
     ],
@@ -479,3 +478,54 @@ def test_reasoning(model: str, reasoning: Reasoning, expected: dict[str, Any] | 
 def test_thoughts_leave_room_for_the_answer() -> None:
     request = Request([user("Hi")], reasoning=Reasoning("low"), max_tokens=100)
     assert sent(request, "gemini-2.5-flash")[0]["generationConfig"]["thinkingConfig"]["thinkingBudget"] == 90
+
+
+# --- conversations that Gemini would refuse --------------------------------------------------------------------------
+
+
+def test_a_call_without_a_result_gets_one() -> None:
+    calls = [ToolCall("1", "f", "{}", at="c1"), ToolCall("2", "g", "{}", at="c2")]
+    found, losses = talk(user("Hi"), model(*calls), user(ToolResult("2", [Text("ok")])), user("More"))
+    said = [part["functionResponse"] for part in found[2]["parts"]]
+    assert [(each["id"], each["name"]) for each in said] == [("1", "f"), ("2", "g")]
+    assert list(said[0]["response"]) == ["error"]
+    assert found[3] == {"role": "user", "parts": [{"text": "More"}]}
+    assert losses == ["c1"]
+
+
+def test_broken_arguments_are_named() -> None:
+    call = ToolCall("1", "f", '{"brok', at="c")
+    assert talk(user("Hi"), model(call), user(ToolResult("1", [])))[1] == ["c.arguments"]
+
+
+def test_a_call_at_the_end_gets_its_result_too() -> None:
+    found, losses = talk(user("Hi"), model(ToolCall("1", "f", "{}", at="c")))
+    assert [content["role"] for content in found] == ["user", "model", "user"]
+    assert losses == ["c"]
+
+
+def test_a_result_behind_other_words_comes_first() -> None:
+    call = ToolCall("1", "f", "{}")
+    found, losses = talk(user("Hi"), model(call), user("Wait"), user(ToolResult("1", [Text("ok")])), model("Ho"))
+    assert "functionResponse" in found[2]["parts"][0]
+    assert found[3]["parts"] == [{"text": "Wait"}]
+    assert losses == []
+
+
+def test_a_result_of_an_earlier_turn_becomes_text() -> None:
+    call, result = ToolCall("1", "f", "{}", at="c"), ToolResult("1", [Text("ok")], at="r")
+    found, losses = talk(user("Hi"), model(call), user("Wait"), model("Ho"), user(result))
+    assert found[-1] == {"role": "user", "parts": [{"text": "ok"}]}
+    assert losses == ["c", "r"]
+
+
+def test_a_tool_is_declared_once() -> None:
+    body, losses = with_tools(Tool("f", at="tools[0]"), Tool("f", at="tools[1]"))
+    assert body["tools"] == [{"functionDeclarations": [{"name": "f"}]}]
+    assert losses == ["tools[1]"]
+
+
+def test_a_documents_title_and_context_stand_before_its_text() -> None:
+    found, losses = talk(user(Media("file", "text/plain", text="body", name="T", context="C", at="d")))
+    assert found[0]["parts"] == [{"text": "T\nC\nbody"}]
+    assert losses == ["d.title", "d.context"]

@@ -152,3 +152,12 @@ def test_errors_for_clients(status: int, word: str) -> None:
 )
 def test_usage_as_openai_counts(found: object, expected: Usage | None) -> None:
     assert read_usage(found) == expected
+
+
+def test_bytes_that_are_no_text_are_no_answer() -> None:
+    with pytest.raises(ValueError, match="utf-8"):
+        read_chunk(b'{"candidates": [], "na\xebme": 1}')
+
+
+def test_counts_as_strings() -> None:
+    assert read_usage({"promptTokenCount": "12", "candidatesTokenCount": "3"}) == Usage(12, 3)

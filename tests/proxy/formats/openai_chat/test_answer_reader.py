@@ -228,6 +228,7 @@ def function(name: str | None = None, arguments: str | None = None, **more: Any)
         [function("f", "{", id="a"), function(None, "}"), function("g", "[]", id="b")],
         [function("f", "{", id="a"), function("f", "}", id="a"), function("g", "[]", id="b")],
         [function(None, None, index=0, id="a"), function("f", "{}", index=0), function("g", "[]", index=1, id="b")],
+        [function(None, None, id="a"), function("f", ""), function(None, "{}"), function("g", "[]", id="b")],
         [function("f", "{", index=0, id="a"), function("g", "[", index=1, id="b"), function(None, "}", index=0),
          function(None, "]", index=1)],
         [{"tool_calls": [function("f", "{}", index=0, id="a")["tool_calls"][0],
@@ -243,6 +244,11 @@ def test_two_calls_however_they_come(deltas: list[dict[str, Any]]) -> None:
 def test_missing_ids_are_made() -> None:
     found = said(function("f", "{}", index=0), function("g", "{}", index=1))
     assert [part.id for part in found if isinstance(part, ToolCall)] == ["call_s_0", "call_s_1"]
+
+
+def test_calls_without_ids_that_all_have_the_index_0() -> None:
+    found = said(function("f", '{"a":', index=0), function("f", "1}", index=0), function("f", '{"a":2}', index=0))
+    assert found == [ToolCall("call_s_0", "f", '{"a":1}'), ToolCall("call_s_1", "f", '{"a":2}')]
 
 
 def test_arguments_before_the_name_wait_for_it() -> None:
@@ -323,6 +329,22 @@ def test_log_probabilities() -> None:
     assert collected(events).choices[0].logprobs == tokens
 
 
+def test_log_probabilities_of_a_token_that_is_no_whole_character() -> None:
+    halves = [{"token": "\\xe2", "logprob": -1.0}, {"token": "\\x82\\xac", "logprob": -2.0}]
+    choices = [{"index": 0, "delta": {"content": said}, "logprobs": {"content": [half]}} for said, half in
+               zip(("", "€"), halves, strict=True)]  # fmt: skip
+    events, _ = streamed(*[event({"choices": [choice]}) for choice in choices], chunk("stop"), DONE)
+    assert collected(events).choices[0] == Choice([Text("€")], STOP, "stop", logprobs=halves)
+
+
+def test_log_probabilities_of_other_types_are_passed_over() -> None:
+    assert plain({"content": "Hi"}, logprobs={"content": ["Hi", None, {"token": 5}]}).choices[0].logprobs is None
+    token = {"token": "Hi", "logprob": -1.0}
+    odd = {**token, "top_logprobs": [5, None, {"token": None}, token]}
+    expected = [{**token, "top_logprobs": [token]}]
+    assert plain({"content": "Hi"}, logprobs={"content": [odd]}).choices[0].logprobs == expected
+
+
 @pytest.mark.parametrize(
     ("more", "called", "expected"),
     [
@@ -367,8 +389,23 @@ def test_usage_beside_choices(more: dict[str, Any]) -> None:
 
 def test_what_only_a_lax_reader_takes() -> None:
     events, found = streamed(b'data: {"choices":[{"delta":{"content":"\\ud83d"},"x":NaN}]}\n\n', chunk("stop"), DONE)
-    assert collected(events).choices[0].parts == [Text("\ud83d")]
+    assert collected(events).choices[0].parts == []
     assert found.complete
+
+
+def test_a_character_in_two_pieces() -> None:
+    def piece(half: str) -> bytes:
+        delta = {"content": half, "reasoning": half, **function("f", half, index=0, id="a")}
+        return b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode()
+
+    events, _ = streamed(piece("\ud83d"), piece("\ude00"), chunk("stop"), DONE)
+    emoji = "\U0001f600"
+    assert collected(events).choices[0].parts == [ToolCall("a", "f", emoji), Thinking(emoji), Text(emoji)]
+
+
+def test_half_a_character_in_a_plain_answer() -> None:
+    body = b'{"choices":[{"message":{"content":"a\\ud83d"},"finish_reason":"stop"}]}'
+    assert read_answer(body, "s").choices[0].parts == [Text("a\ufffd")]
 
 
 # --- ends and errors -------------------------------------------------------------------------------------------------
@@ -402,10 +439,17 @@ def test_nothing_is_closed_before_the_end() -> None:
     assert not any(isinstance(each, Finish | End) for each in events)
 
 
+@pytest.mark.parametrize("index", [-1, 10**17])
+def test_a_choice_has_a_place(index: int) -> None:
+    events, _ = streamed(chunk(index=index, content="a"), chunk("stop", index=index), DONE)
+    assert collected(events).choices == [Choice([Text("a")], STOP, "stop")]
+
+
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
         (event({"error": {"message": "Down", "code": 502}}), "Down"),
+        (event({"choices": [{"delta": {}, "finish_reason": "error", "error": {"message": "Down"}}]}), "Down"),
         (event({"error": "Down"}), "Down"),
         (event({"object": "error", "message": "Down"}), "Down"),
         (b"event: error\n" + event({"message": "Down"}), "Down"),
@@ -466,6 +510,14 @@ def test_an_answer_that_was_given_up_is_none() -> None:
     with pytest.raises(NotAnAnswer) as caught:
         plain({"content": "Hi"}, "insufficient_system_resource")
     assert caught.value.error is not None
+
+
+def test_the_error_of_a_choice() -> None:
+    """https://openrouter.ai/docs/api-reference/overview#completionsresponse-format"""
+    choice = {"message": {"content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "Down"}}
+    with pytest.raises(NotAnAnswer) as caught:
+        read_answer(json.dumps({"choices": [choice]}).encode(), "s")
+    assert caught.value.error == {"code": 502, "message": "Down"}
 
 
 # --- laws over all fixtures ------------------------------------------------------------------------------------------

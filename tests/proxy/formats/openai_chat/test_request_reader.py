@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -107,6 +108,7 @@ def test_roles_stay_where_they_are(role: str) -> None:
             {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
             Thinking("ab"),
         ),
+        ({"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}}, Text("a", cache="5m")),
         ({"type": "new", "x": 1}, Opaque("new", {"type": "new", "x": 1}, origin=OWN)),
     ],
 )
@@ -214,6 +216,21 @@ def test_results_without_ids_belong_to_the_calls_in_their_order() -> None:
     given = [each.id for each in found[0].parts if isinstance(each, ToolCall)]
     assert given == ["call_0_0", "call_0_1"]
     assert [each.call_id for message in found[1:] for each in message.parts if isinstance(each, ToolResult)] == given
+
+
+def test_many_results_find_their_calls() -> None:
+    """Whatever their order: the time for it grows with the request, not with its square."""
+    calls = [{"id": f"c{n}", "type": "function", "function": {"name": f"f{n}", "arguments": "{}"}} for n in range(9000)]
+    for results in (
+        [{"role": "tool", "tool_call_id": call["id"], "content": "r"} for call in reversed(calls)],
+        [{"role": "function", "name": f"f{n}", "content": "r"} for n in reversed(range(9000))],
+    ):
+        begun = time.process_time()
+        found = messages({"role": "assistant", "tool_calls": calls}, *results)
+        assert time.process_time() - begun < 1
+        assert [part.call_id for message in found[1:] for part in message.parts if isinstance(part, ToolResult)] == [
+            f"c{n}" for n in reversed(range(9000))
+        ]
 
 
 def test_the_result_of_a_custom_tool() -> None:
@@ -447,7 +464,17 @@ def test_fields(fields: dict[str, Any], field: str, value: object) -> None:
 
 def test_what_has_no_place_is_kept_by_its_path() -> None:
     request = read(
-        messages=[{"role": "assistant", "content": "a", "prefix": True, "tool_calls": [{**CALL, "x": 1}]}, HELLO],
+        messages=[
+            {"role": "assistant", "content": "a", "prefix": True, "tool_calls": [{**CALL, "x": 1}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "a", "x": 1},
+                    {"type": "video_url", "video_url": {"url": "https://x", "fps": 2}, "min_pixels": 9},
+                    {"type": "new", "x": 1},
+                ],
+            },
+        ],
         tools=[{"type": "function", "function": {"name": "f"}, "defer": True}],
         web_search_options={"user_location": None},
         safety_identifier="x",
@@ -457,6 +484,9 @@ def test_what_has_no_place_is_kept_by_its_path() -> None:
     assert request.extra == {
         "messages[0].prefix": True,
         "messages[0].tool_calls[0].x": 1,
+        "messages[1].content[0].x": 1,
+        "messages[1].content[1].min_pixels": 9,
+        "messages[1].content[1].video_url.fps": 2,
         "tools[0].defer": True,
         "web_search_options": {"user_location": None},
         "safety_identifier": "x",

@@ -1,6 +1,7 @@
 """Canonical requests as providers of the chat API get them: by default, by each quirk, and what is named as lost."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -467,6 +468,8 @@ def test_a_choice_without_tools_is_not_sent() -> None:
         (Reasoning("max"), ("all_efforts",), {"reasoning_effort": "xhigh"}, []),
         (Reasoning("none"), ("all_efforts",), {"reasoning_effort": "none"}, []),
         (Reasoning("none"), (), {}, ["reasoning"]),
+        (Reasoning(encrypted=True), (), {}, []),
+        (Reasoning(summary="auto", visible=True), (), {}, ["reasoning.summary"]),
         (Reasoning(budget=30000), (), {"reasoning_effort": "high"}, []),
         (Reasoning(enabled=True), (), {"reasoning_effort": "medium"}, []),
         (Reasoning(adaptive=True), (), {}, ["reasoning"]),
@@ -502,6 +505,39 @@ def test_how_much_to_think(
     assert fields("reasoning", wanted, *quirks) == (written, losses)
 
 
+def test_messages_that_are_lost_whole_are_left_out() -> None:
+    lost = Opaque("search", {}, at="m", origin="openai_responses")
+    for role in ("user", "assistant"):
+        assert said(lost, role=role) == ([], ["m"])
+        assert said(lost, Text("a"), role=role)[0] == [{"role": role, "content": "a"}]
+        assert said(Text(""), role=role)[0] == said(role=role)[0] == [{"role": role, "content": ""}]
+
+
+def test_many_calls_and_tools() -> None:
+    """The time for them grows with the request, not with its square."""
+    names = [f"f{n}" for n in range(9000)]
+    closed = {
+        "type": "object",
+        "properties": {name: {} for name in names},
+        "required": names,
+        "additionalProperties": False,
+    }
+    request = Request(
+        [
+            Message("assistant", [ToolCall(name, name) for name in names]),
+            Message("user", [ToolResult(name, [Text("r")]) for name in reversed(names)]),
+            Message("assistant", [Thinking(name) for name in names]),
+        ],
+        tools=[Tool("f", schema=closed, strict=True), *[Tool(name) for name in names]],
+        tool_choice=ToolChoice("auto", allowed=tuple(names)),
+    )
+    for quirks in (("allowed_tools", "custom_tools", "reasoning_content"), ()):
+        begun = time.process_time()
+        body, _ = write(request, *quirks)
+        assert time.process_time() - begun < 1
+        assert len(body["messages"]) == 9001 + bool(quirks)  # thoughts alone have no place without the quirk
+
+
 # --- the other fields ------------------------------------------------------------------------------------------------
 
 
@@ -519,6 +555,9 @@ def test_how_much_to_think(
         ("cache_key", "k", ("platform_fields",), {"prompt_cache_key": "k"}),
         ("service_tier", "flex", ("platform_fields",), {"service_tier": "flex"}),
         ("user", "u", ("platform_fields",), {"user": "u"}),
+        ("service_tier", "fast", ("platform_fields",), {"service_tier": "fast"}),
+        ("extra", {"safety_identifier": "x"}, ("platform_fields",), {"safety_identifier": "x"}),
+        ("extra", {"prompt_cache_options": {"a": 1}}, ("platform_fields",), {"prompt_cache_options": {"a": 1}}),
         ("store", False, ("platform_fields",), {"store": False}),
         ("output", Output("text"), (), {}),
         ("output", Output("json_object"), (), {"response_format": {"type": "json_object"}}),
@@ -541,6 +580,8 @@ def test_fields(field: str, value: object, quirks: tuple[str, ...], written: dic
         ("user", "u", (), False),
         ("store", True, (), False),
         ("metadata", {"a": "b"}, ("platform_fields",), False),  # without `store` OpenAI refuses it
+        ("extra", {"safety_identifier": "x"}, (), False),
+        ("extra", {"safety_identifier": {}}, ("platform_fields",), False),
         ("service_tier", "standard_only", ("platform_fields",), False),
         ("extra", {"web_search_options": {}}, (), True),
     ],
@@ -567,11 +608,27 @@ def test_more_output_than_the_model_has(most: int | None, sent: int, losses: lis
     assert (body["max_tokens"], lost.names) == (sent, losses)
 
 
+def test_details_that_only_responses_have() -> None:
+    parts = [
+        Media("image", url="https://x", detail="original", at="a"),
+        Media("file", data="QUJD", detail="low", at="b"),
+    ]
+    (message,), losses = said(*parts)
+    assert message["content"][0]["image_url"] == {"url": "https://x", "detail": "high"}
+    assert losses == ["a.detail", "b.detail"]
+
+
 def test_a_schema_has_a_name() -> None:
     output = Output("json_schema", {"a": 1}, "my name!", "d", strict=True)
     schema = {"name": "my_name_", "description": "d", "schema": {"a": 1}, "strict": True}
     assert fields("output", output)[0] == {"response_format": {"type": "json_schema", "json_schema": schema}}
     assert fields("output", Output("json_schema", {}))[0]["response_format"]["json_schema"]["name"] == "response"
+
+
+def test_a_strict_schema_has_no_optional_properties() -> None:
+    found, losses = fields("output", Output("json_schema", {"type": "object", "properties": {"a": {}}}, strict=True))
+    assert "strict" not in found["response_format"]["json_schema"]
+    assert losses == ["output.strict"]
 
 
 def test_a_schema_for_a_vendor_that_takes_none() -> None:

@@ -9,13 +9,11 @@ from proxy.formats import canonical
 from proxy.formats.base import Error
 from proxy.formats.canonical import Usage
 from proxy.formats.openai_chat.wire import (
-    encode,
     error_body,
     error_event,
     read_error,
     read_reason,
     read_usage,
-    value,
     write_reason,
     write_usage,
 )
@@ -141,21 +139,6 @@ def test_an_error_event_is_seen_by_every_client() -> None:
     assert chunk["choices"][0]["finish_reason"] == "error"
     assert "choices" not in alone
     assert lines[2:] == [b""]
-
-
-# --- JSON of strangers -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [(b'{"a": 1}', {"a": 1}), (b'"\\ud83d"', "\ud83d"), (b"{", None), (b"[" * 5000, None), (b'"\xff"', "\ufffd")],
-)
-def test_any_value(text: bytes, found: object) -> None:
-    assert value(text) == found
-
-
-def test_half_a_surrogate_pair_is_written_again() -> None:
-    assert json.loads(encode({"a": "\ud83d"})) == {"a": "\ud83d"}
 
 
 # --- why an answer ended ---------------------------------------------------------------------------------------------

@@ -309,6 +309,42 @@ def test_arguments_that_are_announced_and_then_streamed_come_once() -> None:
         assert collected(*stream, completed()).parts == [ToolCall("call_1", "weather", '{"a":1}')]
 
 
+def test_a_call_that_only_the_end_holds() -> None:
+    given = wire.streamed(wire.message("Hi"), 0, "Hi")
+    found = collected(*given, completed(wire.message("Hi"), wire.call("{}")))
+    assert found.parts == [Text("Hi"), ToolCall("call_1", "weather", "{}")]
+    assert found.reason == "tool_calls"
+
+
+def test_a_call_that_the_end_holds_again_is_one() -> None:
+    item = wire.call("{}", id="fc_other")
+    found = collected(*wire.streamed(wire.call("{}"), 0, "{}"), completed(item))
+    assert found.parts == [ToolCall("call_1", "weather", "{}")]
+
+
+def test_a_refusal_that_is_said_behind_its_end_comes_once() -> None:
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    part = {"type": "refusal", "refusal": "No."}
+    found = collected(
+        {"type": "response.refusal.delta", **place, "delta": "No."},
+        {"type": "response.content_part.done", **place, "part": part},
+        {"type": "response.refusal.done", **place, "refusal": "No."},
+        completed(REFUSAL),
+    )
+    assert found.parts == [Refusal("No.")]
+
+
+def test_a_character_in_two_pieces() -> None:
+    item = wire.message("\U0001f600")
+    assert collected(*wire.streamed(item, 0, "\ud83d", "\ude00"), completed(item)).parts == [Text("\U0001f600")]
+
+
+def test_half_a_character() -> None:
+    assert choice(wire.message("a\ud83d")).parts == [Text("a\ufffd")]
+    item = wire.message("a\ud83d")
+    assert collected(*wire.streamed(item, 0, "a\ud83d"), completed(item)).parts == [Text("a\ufffd")]
+
+
 def test_an_item_that_ends_twice_is_one() -> None:
     text = wire.streamed(wire.message("a"), 0, "a")
     assert collected(*text, text[-1], completed()).parts == [Text("a")]
@@ -323,6 +359,7 @@ ERROR = {"code": "server_error", "message": "boom"}
         {"type": "error", **ERROR},
         {"type": "error", "error": ERROR},
         {"type": "response.failed", "response": wire.response(status="failed", error=ERROR)},
+        {"type": "response.completed", "response": wire.response(status="failed", error=ERROR)},
     ],
 )
 def test_errors(end: dict[str, Any]) -> None:

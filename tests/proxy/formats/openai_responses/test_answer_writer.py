@@ -36,6 +36,8 @@ from proxy.formats.canonical import (
     play,
     seal,
 )
+from proxy.formats.openai_responses import NAME
+from proxy.formats.openai_responses.request_reader import ENCRYPTED
 from tests.proxy.formats import responses as wire
 
 USAGE = Usage(9, 5, 4, 1, 2)
@@ -239,6 +241,24 @@ def test_empty_parts_leave_no_trace() -> None:
 def test_raw_thoughts_are_shown_as_a_summary() -> None:
     (item,) = output(Thinking("Raw"))
     assert item["summary"] == [{"type": "summary_text", "text": "Raw"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "sealed"),
+    [({}, False), ({"store": True}, False), ({"store": False}, True), ({"include": [ENCRYPTED]}, True)],
+)
+def test_plain_thoughts_are_sealed_where_clients_keep_nothing_else(body: dict[str, Any], sealed: bool) -> None:
+    thought, *_ = output(Thinking("Hm"), Text("Hi"), **body)
+    assert thought.get("encrypted_content") == (seal("openai_chat", "Hm") if sealed else None)
+    assert thought["summary"] == [{"type": "summary_text", "text": "Hm"}]
+    del thought["summary"]
+    (message,) = openai_responses.read_request(wire.members(input=[{**thought, "summary": []}])).messages
+    assert [(part.text, part.origin) for part in message.parts] == ([("Hm", "openai_chat")] if sealed else [("", NAME)])
+
+
+def test_a_signed_thought_keeps_its_own_seal() -> None:
+    signed = Thinking("Hm", signature="SIG", origin="anthropic_messages")
+    assert output(signed, store=False)[0]["encrypted_content"] == SEALED
 
 
 def test_hidden_thoughts_come_back_sealed() -> None:

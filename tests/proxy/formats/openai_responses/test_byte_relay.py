@@ -114,6 +114,48 @@ def test_an_error_and_the_failure_behind_it_go_out_together(size: int) -> None:
     assert not stream.complete
 
 
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_nothing_behind_the_end_takes_it_back(size: int) -> None:
+    stream, data = relay(), wire.sse(*wire.example())
+    more = data + wire.sse({"type": "error", "message": "x"}, {"type": "response.failed", "response": {}})
+    more += b"data: rubbish\n\n"
+    pieces = [stream.feed(more[at : at + size]) for at in range(0, len(more), size)]
+    assert b"".join([*pieces, stream.close()]) == priced(data)
+    assert stream.complete
+
+
+def test_another_response_behind_the_end_passes() -> None:
+    """Seen in a recording."""
+    stream, data = relay(), wire.sse(*wire.example())
+    assert stream.feed(data + data) == priced(data) + priced(data)
+    assert stream.complete
+
+
+@pytest.mark.parametrize("response", [None, 5, [], "x"])
+def test_an_end_without_its_response_is_none(response: Any) -> None:
+    stream = relay()
+    begun = stream.feed(wire.sse(*wire.example()[:-1]))
+    assert stream.feed(wire.sse({"type": "response.completed", "response": response})) == b""
+    assert begun
+    assert not stream.complete
+    assert stream.broken
+
+
+def test_no_answer_becomes_whole_behind_an_error() -> None:
+    stream, error = relay(), wire.sse({"type": "error", "message": "x"})
+    assert stream.feed(error + wire.sse(wire.example()[-1])) == error
+    assert stream.error == {"message": "x"}
+    assert not stream.complete
+
+
+@pytest.mark.parametrize("data", ["[]", "3", "null", '"x"'])
+def test_an_error_that_is_no_object(data: str) -> None:
+    stream = relay()
+    stream.feed(f"event: error\ndata: {data}\n\n".encode())
+    stream.close()
+    assert not stream.complete
+
+
 def test_an_error_alone_goes_out_at_the_end() -> None:
     data = wire.sse({"type": "error", **ERROR, "param": None})
     stream = relay()
@@ -247,6 +289,7 @@ def test_usage(usage: Any, expected: Usage | None) -> None:
         ('[{"error": {"message": "m"}}]', {"message": "m"}),
         ("<html>", {}),
         ("3", {}),
+        ("[[]]", {}),
     ],
 )
 def test_errors(body: str, error: dict[str, Any]) -> None:

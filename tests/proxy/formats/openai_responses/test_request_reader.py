@@ -1,5 +1,6 @@
 """A client's Responses requests in the canonical form."""
 
+import math
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from proxy.formats.canonical import (
     ToolResult,
     seal,
 )
+from proxy.formats.splice import Members
 from tests import recordings
 from tests.proxy.formats import responses as wire
 
@@ -59,6 +61,11 @@ def test_it_works() -> None:
     assert (found.stream, found.temperature, found.max_tokens, found.extra) == (True, 1, 99, {})
 
 
+def test_reasoning_that_says_nothing() -> None:
+    for said in ({}, {"effort": None}, {"effort": None, "summary": None}):
+        assert read(reasoning=said).reasoning is None
+
+
 def test_a_string_is_the_users() -> None:
     assert read(input="Hi").messages == [Message("user", [Text("Hi", at="input")], at="input")]
 
@@ -79,6 +86,10 @@ def test_a_string_is_the_users() -> None:
         ),
         ({"type": "input_image", "image_url": "data:image/png;base64,AAAA"}, Media("image", "image/png", "AAAA")),
         ({"type": "input_image", "image_url": {"url": "http://a"}}, Media("image", url="http://a")),
+        (
+            {"type": "input_image", "image_url": "data:image/svg+xml,%3Csvg/%3E"},
+            Media("image", "image/svg+xml", "PHN2Zy8+"),
+        ),
         ({"type": "input_image", "file_id": "f1", "image_url": None}, Media("image", file_id="f1")),
         (
             {"type": "input_file", "file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"},
@@ -87,6 +98,15 @@ def test_a_string_is_the_users() -> None:
         (
             {"type": "input_file", "file_data": "AAAA", "filename": "a.PDF"},
             Media("file", "application/pdf", "AAAA", name="a.PDF"),
+        ),
+        (
+            {"type": "input_file", "file_data": "AAAA", "filename": "a.csv"},
+            Media("file", "text/csv", "AAAA", name="a.csv"),
+        ),
+        ({"type": "input_file", "file_data": "AAAA"}, Media("file", "application/pdf", "AAAA")),
+        (
+            {"type": "input_file", "file_url": "http://a/b.pdf", "detail": "high"},
+            Media("file", url="http://a/b.pdf", detail="high"),
         ),
         ({"type": "input_file", "file_url": "http://a/b.pdf"}, Media("file", url="http://a/b.pdf")),
         ({"type": "input_file", "file_id": "f1"}, Media("file", file_id="f1")),
@@ -107,6 +127,12 @@ def test_parts(part: dict[str, Any], expected: Part) -> None:
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 SEALED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": seal("anthropic_messages", "SIG")}
 SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+
+
+def plainly(text: str) -> dict[str, Any]:
+    return {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": seal("openai_chat", text)}
+
+
 SCREEN = {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": "x"}}
 PICTURE = [{"type": "input_image", "image_url": "http://a"}]
 
@@ -133,6 +159,13 @@ PICTURE = [{"type": "input_image", "image_url": "http://a"}]
         ),
         (SEALED, "assistant", Thinking(redacted=True, id="rs_1", signature="SIG", origin="anthropic_messages")),
         ({"type": "reasoning", "summary": [{"text": "Hm"}]}, "assistant", Thinking("Hm", summary=True, origin=NAME)),
+        (plainly("Hm"), "assistant", Thinking("Hm", id="rs_1", origin="openai_chat")),
+        (plainly(""), "assistant", Thinking(redacted=True, id="rs_1", origin="openai_chat")),
+        (
+            plainly('{"type":"reasoning.text"}'),
+            "assistant",
+            Thinking(redacted=True, id="rs_1", signature='{"type":"reasoning.text"}', origin="openai_chat"),
+        ),
         ({"type": "reasoning", "summary": [], "content": [{"text": "Hm"}]}, "assistant", Thinking("Hm", origin=NAME)),
         (SEARCH, "assistant", Opaque("web_search_call", SEARCH, origin=NAME)),
         (SCREEN, "user", Opaque("computer_call_output", SCREEN, origin=NAME)),
@@ -301,3 +334,29 @@ def test_whatever_a_provider_took_can_be_read(path: Any) -> None:
     for exchange in recordings.read(path):
         if exchange.asked is not None and exchange.status == 200 and held.isdisjoint(exchange.asked):
             read(**exchange.asked)
+
+
+def test_many_allowed_tools_of_namespaces() -> None:
+    """Each by its own name or the whole one; what nobody has stays as it is."""
+    tools = [
+        {
+            "type": "namespace",
+            "name": space,
+            "tools": [{"type": "function", "name": "f"}, {"type": "function", "name": f"only_{space}"}],
+        }
+        for space in ("a", "b")
+    ]
+    names = ["f", "only_b", "b__f", "nobody"]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": name} for name in names]}
+    found = read(tools=tools, tool_choice=choice).tool_choice
+    assert found == ToolChoice("auto", allowed=("a__f", "b__only_b", "b__f", "nobody"))
+    own = [*tools, {"type": "function", "name": "f"}]
+    assert read(tools=own, tool_choice={"type": "function", "name": "f"}).tool_choice == ToolChoice("tool", "f")
+
+
+def test_a_number_that_nobody_can_count() -> None:
+    """Python itself makes no integer of it."""
+    body = b'{"model": "m", "input": "Hi", "top_p": %b, "x": %b}' % (b"9" * 5000, b"-" + b"9" * 5000)
+    found = openai_responses.read_request(Members(body))
+    assert found.top_p == math.inf
+    assert found.extra == {"x": -math.inf}

@@ -30,6 +30,7 @@ from tests.proxy.formats import responses as wire
 
 NAME = openai_responses.NAME
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+CLOSED = {**SCHEMA, "required": ["a"], "additionalProperties": False}
 HI = Message("user", [Text("Hi")])
 
 
@@ -173,6 +174,18 @@ def test_names_that_the_api_does_not_take_are_mapped_alike() -> None:
         assert written == body["tools"][0]["name"] == body["tool_choice"]["name"] == body["input"][0]["name"]
 
 
+def test_no_two_tools_are_called_the_same() -> None:
+    """The API refuses that, and a call could not be told from the other's."""
+    names = ["we.ather", "we_ather", "we/ather", "é", "ü", "n" * 70, "n" * 71]
+    target = Target("up-1", Losses({}))
+    calls = Message("assistant", [ToolCall(f"c{name}"[:9], name, "{}") for name in names])
+    body = json.loads(openai_responses.write_request(Request([calls], [Tool(name) for name in names]), target))
+    written = [tool["name"] for tool in body["tools"]]
+    assert len(set(written)) == len(names)
+    assert [target.renamed.get(name, name) for name in written] == names
+    assert [item["name"] for item in body["input"]] == written
+
+
 def test_signatures_that_have_no_place() -> None:
     call = ToolCall("c", "f", "{}", signature="S", origin="gemini", at="x")
     body, losses = write(Message("assistant", [call]))
@@ -237,13 +250,28 @@ def test_reasoning(asked: Reasoning | None, expected: Any, encrypted: bool) -> N
     ("tool", "expected"),
     [
         (Tool("f", "Does", SCHEMA), {"description": "Does", "parameters": SCHEMA, "strict": False}),
-        (Tool("f", schema=SCHEMA, strict=True), {"parameters": SCHEMA, "strict": True}),
+        (Tool("f", schema=CLOSED, strict=True), {"parameters": CLOSED, "strict": True}),
+        (Tool("f", schema=SCHEMA, strict=True), {"parameters": SCHEMA, "strict": False}),
         (Tool("f"), {"parameters": {"type": "object", "properties": {}}, "strict": False}),
         (Tool("f", schema=SCHEMA, origin=NAME), {"parameters": SCHEMA}),  # the API's own default is its own
     ],
 )
 def test_functions(tool: Tool, expected: dict[str, Any]) -> None:
     assert write(tools=[tool])[0]["tools"] == [{"type": "function", "name": "f", **expected}]
+
+
+def test_what_cannot_be_strict_is_named() -> None:
+    output = Output("json_schema", SCHEMA, strict=True)
+    body, losses = write(tools=[Tool("f", schema=SCHEMA, strict=True, at="tools[0]")], output=output)
+    assert body["text"]["format"]["strict"] is False
+    assert losses.names == ["tools[0].strict", "output.strict"]
+
+
+@pytest.mark.parametrize(("most", "sent", "losses"), [(None, 99, []), (99, 99, []), (50, 50, ["max_tokens"])])
+def test_more_output_than_the_model_has(most: int | None, sent: int, losses: list[str]) -> None:
+    target = Target("up-1", Losses({}), most)
+    body = json.loads(openai_responses.write_request(Request([HI], max_tokens=99), target))
+    assert (body["max_output_tokens"], target.losses.names) == (sent, losses)
 
 
 def test_server_tools() -> None:
@@ -296,16 +324,17 @@ def test_a_choice_without_tools() -> None:
         ({"metadata": {"a": "b"}, "service_tier": "flex"}, {"metadata": {"a": "b"}, "service_tier": "flex"}),
         ({"output": Output("json_object")}, {"text": {"format": {"type": "json_object"}}}),
         (
-            {"output": Output("json_schema", SCHEMA, strict=True), "verbosity": "low"},
+            {"output": Output("json_schema", CLOSED, strict=True), "verbosity": "low"},
             {
                 "text": {
-                    "format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True},
+                    "format": {"type": "json_schema", "name": "answer", "schema": CLOSED, "strict": True},
                     "verbosity": "low",
                 }
             },
         ),
         ({"logprobs": True, "top_logprobs": 2}, {"include": ["message.output_text.logprobs"], "top_logprobs": 2}),
         ({"extra": {"safety_identifier": "s"}}, {"safety_identifier": "s"}),
+        ({"service_tier": "fast"}, {"service_tier": "fast"}),
     ],
 )
 def test_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
