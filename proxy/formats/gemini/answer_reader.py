@@ -208,11 +208,13 @@ class _Voice:
         return out
 
     def refuse(self, reason: str, message: Any, ratings: Any) -> list[Event]:
-        """The prompt was blocked: there are no candidates."""
+        """The prompt was blocked: there are no candidates, or no more."""
         self.ended, self._blocked = reason, True
         if ratings:
             self._beside["safetyRatings"] = ratings
-        return self._whole(Refusal(message)) if isinstance(message, str) and message else []
+        out: list[Event] = []
+        self._close(out)
+        return out + self._whole(Refusal(message)) if isinstance(message, str) and message else out
 
     def _say(self, part: WirePart, out: list[Event]) -> None:
         kind = Thinking if part.thought is True else Text

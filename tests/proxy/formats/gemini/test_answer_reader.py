@@ -354,3 +354,20 @@ def test_a_draft_of_an_image_is_no_part_of_the_answer() -> None:
 def test_a_call_beside_an_empty_text() -> None:
     [call] = answered(candidate({"text": "", "functionCall": {"name": "f", "id": "1"}})).choices[0].parts
     assert call == ToolCall("1", "f", "{}")
+
+
+def test_what_goes_on_behind_a_blocked_prompt_is_a_part_of_its_own() -> None:
+    def content(text: str, **more: Any) -> dict[str, Any]:
+        return {"candidates": [{"content": {"parts": [{"text": text}], "role": "model"}, "index": 0, **more}]}
+
+    blocked = {"promptFeedback": {"blockReason": "OTHER", "blockReasonMessage": "No."}}
+    chunks = [content("a"), blocked, content("b"), content("c", finishReason="STOP")]
+    found, _ = events(*(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks))
+    ended: set[int] = set()
+    for event in found:
+        if isinstance(event, canonical.PartDelta):
+            assert event.index not in ended
+        elif isinstance(event, canonical.PartEnd):
+            ended.add(event.index)
+    parts = collected(found).choices[0].parts
+    assert [canonical.body(part) for part in parts if isinstance(part, canonical.Text)] == ["a", "bc"]
