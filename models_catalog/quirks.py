@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 
 QUIRKS = {
     # Of the connection, and of every stream.
-    "api_key_header": "takes the credential in the header api-key (Azure OpenAI)",
+    "api_key_header": "takes the key in the header api-key (Azure OpenAI)",
     "no_stream_options": "refuses stream_options; sends usage in the last chunk unasked",
     # Of chat, what it takes beyond what nearly every vendor does.
     "developer_role": "has the role developer",
