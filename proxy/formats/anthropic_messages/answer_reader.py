@@ -9,13 +9,11 @@ from proxy.formats.anthropic_messages.byte_relay import (
     NAME,
     Delta,
     Sent,
-    mended,
     merged,
     read_error,
     read_event,
     read_usage,
     refuse_other,
-    value,
 )
 from proxy.formats.anthropic_messages.request_reader import (
     arguments_object,
@@ -47,6 +45,7 @@ from proxy.formats.canonical import (
     ToolCall,
     UsageSeen,
 )
+from proxy.formats.lenient import mended, value
 from proxy.formats.sse import Frame, Splitter
 
 # https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons

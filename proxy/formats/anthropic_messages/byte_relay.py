@@ -13,12 +13,11 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
 from proxy.formats.canonical import Usage
+from proxy.formats.lenient import UNREADABLE, count, mended, value
 from proxy.formats.splice import Malformed, Members, append
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "anthropic_messages"
-_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BOM = b"\xef\xbb\xbf"
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -64,7 +63,7 @@ def read_event(frame: Frame) -> Sent | None:
     """None where it is no JSON object. What has another type than Anthropic's is left out."""
     try:
         sent = _read(frame.data)
-    except _UNREADABLE:
+    except UNREADABLE:
         found = _lax(frame.data)
         if not isinstance(found, dict):
             return None
@@ -104,28 +103,11 @@ def _members(found: Any, kind: type[_Struct]) -> _Struct | None:
     return kind(**{name: found[name] if name in _HALVES else mended(found[name]) for name in names})
 
 
-def value(text: bytes) -> Any:
-    """JSON as msgspec or, for half surrogate pairs and NaN, Python's own reader takes it; None where neither does."""
-    try:
-        return msgspec.json.decode(text)
-    except _UNREADABLE:
-        return mended(_lax(text))
-
-
 def _lax(text: bytes) -> Any:
     try:
         return json.loads(text.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-
-
-def mended(found: Any) -> Any:
-    """Without halves of surrogate pairs: two that meet are one character, others cannot be written."""
-    if isinstance(found, str):
-        return found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(found, dict):
-        return {mended(name): mended(said) for name, said in found.items()}
-    return [mended(said) for said in found] if isinstance(found, list) else found
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -138,16 +120,16 @@ def read_usage(found: Any) -> Usage | None:
     """
     if not isinstance(found, dict):
         return None
-    cached, written = _count(found.get("cache_read_input_tokens")), _count(found.get("cache_creation_input_tokens"))
+    cached, written = count(found.get("cache_read_input_tokens")), count(found.get("cache_creation_input_tokens"))
     if not written and isinstance(by_lifetime := found.get("cache_creation"), dict):
-        written = sum(map(_count, by_lifetime.values()))
+        written = sum(map(count, by_lifetime.values()))
     details = found.get("output_tokens_details")
     usage = Usage(
-        prompt=_count(found.get("input_tokens")) + cached + written,
-        completion=_count(found.get("output_tokens")),
+        prompt=count(found.get("input_tokens")) + cached + written,
+        completion=count(found.get("output_tokens")),
         cached=cached,
         written=written,
-        reasoning=_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0,
+        reasoning=count(details.get("thinking_tokens")) if isinstance(details, dict) else 0,
     )
     return usage if usage.prompt or usage.completion else None
 
@@ -174,19 +156,13 @@ def billed(found: Any) -> Usage | None:
 
 def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Usage seen so far: counts are totals, so later ones stand; what is null or left out stands as it was."""
-    said = {name: count for name, count in now.items() if count is not None}
-    if not any(_count(said.get(name)) for name in _INPUTS):  # some count the prompt at the start only, and 0 later
-        said = {name: count for name, count in said.items() if name not in _INPUTS}
+    said = {name: known for name, known in now.items() if known is not None}
+    if not any(count(said.get(name)) for name in _INPUTS):  # some count the prompt at the start only, and 0 later
+        said = {name: known for name, known in said.items() if name not in _INPUTS}
     return {**before, **said}
 
 
 _INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
-
-
-def _count(count: Any) -> int:
-    if type(count) is int:
-        return count if 0 < count <= _MOST else 0
-    return int(count) if type(count) is float and 0 < count <= _MOST else 0
 
 
 def priced(text: bytes, gains: dict[str, bytes]) -> bytes:
@@ -457,7 +433,7 @@ class MessagesStream:
         if sent.message is None:
             return frame.raw
         self._trails = sent.message.provider is not None
-        self._count(sent.message.usage)
+        self.count(sent.message.usage)
         if sent.message.model is None:
             return frame.raw
         try:
@@ -471,7 +447,7 @@ class MessagesStream:
         self.events += 1
         if sent.delta is not None and sent.delta.stop_reason is not None:
             self.finished = True
-        self._count(sent.usage)
+        self.count(sent.usage)
         if sent.usage is None or self.usage is None:
             return frame.raw
         try:
@@ -480,7 +456,7 @@ class MessagesStream:
         except Malformed:
             return frame.raw
 
-    def _count(self, found: dict[str, Any] | None) -> None:
+    def count(self, found: dict[str, Any] | None) -> None:
         if found is not None:
             self._usage = merged(self._usage, found)
             self.usage = billed(self._usage)

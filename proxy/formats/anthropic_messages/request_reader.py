@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.anthropic_messages.byte_relay import NAME, value
+from proxy.formats.anthropic_messages.byte_relay import NAME
 from proxy.formats.anthropic_messages.seals import without_seals
 from proxy.formats.anthropic_messages.unread import DIRECT, OF_ANY, READ, unread_blocks, unread_of_messages
 from proxy.formats.base import BadField, Edits, Prompt, missing, wrong
@@ -35,6 +35,7 @@ from proxy.formats.canonical import (
     ToolResult,
     unseal,
 )
+from proxy.formats.lenient import value
 from proxy.formats.reasoning import LEAST
 from proxy.formats.splice import Members
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.anthropic_messages.byte_relay import NAME, value
+from proxy.formats.anthropic_messages.byte_relay import NAME
 from proxy.formats.anthropic_messages.models import UNSIGNED_THINKING
 from proxy.formats.canonical import unseal
+from proxy.formats.lenient import value
 from proxy.formats.splice import Members
 
 _MARK = b"kodna1."  # how sealed text begins

@@ -13,14 +13,13 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer
 from proxy.formats.canonical import Usage
+from proxy.formats.lenient import UNREADABLE, count, lax
 from proxy.formats.sse import MAX_EVENT, Frame, Splitter
 
 NAME = "gemini"
 ARRAY = "array"
 BOM = b"\xef\xbb\xbf"
-_MOST = 2**31 - 1  # tokens: more is no count, and no database column holds it
 _MOST_CANDIDATES = 1000  # a number beyond is none
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SPACE = b" \t\r\n"
 
 
@@ -83,16 +82,8 @@ def read_chunk(payload: bytes) -> WireChunk:
         payload.decode()  # names that nobody reads are not looked at below
     try:
         return _read_chunk(payload)
-    except _UNREADABLE:
+    except UNREADABLE:
         return msgspec.convert(whole(payload), WireChunk)
-
-
-def lax(text: bytes) -> Any:
-    """JSON as Python's own reader takes it. Raises `ValueError`."""
-    try:
-        return json.loads(text.decode(errors="replace"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def whole(payload: bytes) -> Any:
@@ -142,11 +133,10 @@ def read_usage(found: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int:
-    if type(value) is int:
-        return value if 0 < value <= _MOST else 0
+    """proto3's JSON writes long numbers as strings."""
     if type(value) is str and value.isdecimal() and len(value) < 11:
-        return _count(int(value))
-    return int(value) if type(value) is float and 0 < value <= _MOST else 0
+        return count(int(value))
+    return count(value)
 
 
 def _spoken(details: Any) -> int:
@@ -210,7 +200,7 @@ def read_error(body: bytes) -> dict[str, Any]:
     """
     try:
         found = one(msgspec.json.decode(body))
-    except _UNREADABLE:
+    except UNREADABLE:
         try:
             found = one(lax(body))
         except ValueError:
