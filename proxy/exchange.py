@@ -171,7 +171,8 @@ class Exchange:
         if len(rest) > PIECE:
             await self._start(200, headers)
             rest = await self._all_but_the_last(rest)
-        await self._hold(answer.body)
+        if self._envelope is not None and self._envelope.kept:
+            await self._hold(answer.body)
         self._complete(answer.usage, answer.text)
         if not self.started:
             await self._start(200, headers)
@@ -205,7 +206,8 @@ class Exchange:
         assert stream is not None
         if stream.error is None:
             self.timer.unlimit()  # it is whole: no time that was for the provider may end it now
-            await self._hold(getattr(stream, "response", b""))  # only Responses' streams have it
+            if self._envelope is not None and self._envelope.kept:
+                await self._hold(getattr(stream, "response", b""))  # only Responses' streams have it
             self._complete(stream.usage, stream.text())
         else:
             self._partial(Outcome.INCOMPLETE, 200, AllFailed.code or "")
@@ -280,8 +282,11 @@ class Exchange:
     async def _hold(self, response: bytes) -> None:
         """An answer of Responses, for requests to come that go on from it."""
         envelope, passage, key = self._envelope, self._passage, self._key
-        if envelope is None or passage is None or key is None or not envelope.kept or not response:
+        if not response:
             return
+        assert envelope is not None
+        assert passage is not None
+        assert key is not None
         assert envelope.conversation is not None
         try:
             response_id = _read_id(response).id
@@ -377,7 +382,8 @@ class Exchange:
         record = self.record
         record.outcome, record.status, record.error_code = outcome.value, status, code[:60]
         if self._passage is not None:
-            record.losses = listed(self._passage.losses.names)
+            if names := self._passage.losses.names:
+                record.losses = listed(names)
             record.provider_format = self._passage.theirs.NAME
         record.total_ms = round((time.perf_counter() - self._begun) * 1000, 3)
         if self._answered:

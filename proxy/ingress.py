@@ -197,10 +197,16 @@ def read_envelope(body: bytes, asked: Asked, check: Callable[[Members], None] | 
 
 def read_headers(envelope: Envelope, scope: Scope, *, strict: bool) -> None:
     """What the headers and the query say of the request. `strict`: its key is. Raises `BadRequest` (400)."""
-    envelope.strict = strict or header(scope, b"x-kodna-strict").strip().lower() == b"true"
-    for name in _FORWARDED.get(envelope.format.NAME, ()):
-        if values := [value.decode("latin-1") for known, value in scope["headers"] if known == name]:
-            envelope.forwarded += ((name.decode(), _sendable(name.decode(), ", ".join(values))),)
+    envelope.strict = strict
+    forwarded = _FORWARDED.get(envelope.format.NAME, ())
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        if name in forwarded:
+            text = _sendable(name.decode(), value.decode("latin-1"))
+            found[name.decode()] = f"{found[name.decode()]}, {text}" if name.decode() in found else text
+        elif name == b"x-kodna-strict":
+            envelope.strict = strict or value.strip().lower() == b"true"
+    envelope.forwarded = tuple(found.items())
     if envelope.format is anthropic_messages and b"beta=true" in scope.get("query_string", b"").split(b"&"):
         envelope.query = "?beta=true"
 

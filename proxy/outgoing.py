@@ -19,6 +19,7 @@ from proxy.routing import Attempt
 from proxy.upstream import Question
 
 _NONE: frozenset[str] = frozenset()
+_NONE_LOST = Losses({})  # of bytes that pass; nobody writes into it
 
 
 class _StreamOptions(msgspec.Struct):
@@ -42,7 +43,7 @@ class Passage:
         theirs = registry.between(ours, provider.dialect, provider.supports)
         assert theirs is not None  # `routing` plans no others
         self.theirs: Format = theirs
-        self.losses = Losses(ours.FIELDS)
+        self.losses = _NONE_LOST
         self._envelope = envelope
         self._model = attempt.model.id
         self._pricer = pricer
@@ -51,6 +52,7 @@ class Passage:
         if theirs is ours:
             self.question = Question(path + envelope.query, _own(theirs, envelope, attempt), envelope.forwarded)
             return
+        self.losses = Losses(ours.FIELDS)
         request = _bounded(_canonical(envelope), attempt)
         target = Target(attempt.route.model, self.losses, attempt.model.output, provider.quirks)
         self.question = Question(path, theirs.write_request(request, target))

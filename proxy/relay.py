@@ -59,7 +59,7 @@ async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, 
         attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 403; 503: nobody serves it now
         exchange.lease = gateway.limiter.admit(key)  # 429
         watch = _Watch(exchange, receive)
-        await _resume(exchange.gateway.held, envelope, key)  # 400; 404: what it goes on from is not held for this key
+        await _resume(gateway.held, envelope, key)  # 400; 404: what it goes on from is not held for this key
         await meter.check_context(asked.format, envelope.whole, target.model)  # 400 where the catalog enforces it
         await _try_each(exchange, envelope, attempts)  # 502, 504, 429 once every provider has failed
     except Refusal as refusal:
