@@ -40,9 +40,7 @@ async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, re
     """`model`: where the path names it."""
     request_id, timer = new_request_id(), Timer()
     try:
-        if not gateway.tables.loaded:
-            raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)
-        key = ingress.authenticate(scope, gateway.tables.keys)
+        key = ingress.authenticate(scope, gateway.tables)
         ingress.check_usable(key, scope)
         body = await ingress.read_body(scope, receive, timer)
         envelope = ingress.read_envelope(body, Asked(counter, model, stream=False), counter.check_count)

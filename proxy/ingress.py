@@ -13,8 +13,9 @@ import msgspec
 from django.conf import settings
 
 from accounts import addresses, keys
-from accounts.keys import Key, KeyTable
+from accounts.keys import Key
 from proxy import errors
+from proxy.background import Tables
 from proxy.formats import anthropic_messages
 from proxy.formats.base import BadField, Client
 from proxy.formats.canonical import Request
@@ -47,8 +48,14 @@ def header(scope: Scope, name: bytes) -> bytes:
     return b""
 
 
-def authenticate(scope: Scope, table: KeyTable) -> Key:
-    """The key of a request: `Authorization: Bearer`, `x-api-key` or `x-goog-api-key`. Raises `BadKey` (401)."""
+def authenticate(scope: Scope, tables: Tables) -> Key:
+    """The key of a request: `Authorization: Bearer`, `x-api-key` or `x-goog-api-key`.
+
+    Raises `BadKey` (401), and `Unavailable` (503) while no key is known yet: never a false 401.
+    """
+    if not tables.loaded:
+        raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)
+    table = tables.keys
     text = b""
     for name, value in scope["headers"]:
         if name == b"authorization":

@@ -42,9 +42,7 @@ async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, 
     exchange = Exchange(gateway, asked.format, scope, send)
     watch = None
     try:
-        if not gateway.tables.loaded:
-            raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)  # never a false 401
-        key = ingress.authenticate(scope, gateway.tables.keys)  # 401
+        key = ingress.authenticate(scope, gateway.tables)  # 401; 503 while the gateway starts
         if gateway.journal.failing:  # before there is a record: what cannot be written must not pile up in memory
             raise errors.Unavailable("Usage cannot be recorded at the moment.", code="journal_full", retry_after=5)
         exchange.belongs_to(key)

@@ -64,7 +64,8 @@ class HeldResponses:
 
     async def _run(self, work: Work, response_id: str, scope: Scope, request_id: str) -> bytes:
         try:
-            key = self._authenticate(scope)
+            key = ingress.authenticate(scope, self._tables)
+            ingress.check_usable(key, scope)
             query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
             return await work(key, response_id, query)
         except Refusal:
@@ -72,13 +73,6 @@ class HeldResponses:
         except Exception as error:  # a bug of ours ends here: the client gets a 500, the log the traceback
             logger.exception("request %s failed", request_id)
             raise errors.Internal from error
-
-    def _authenticate(self, scope: Scope) -> Key:
-        if not self._tables.loaded:
-            raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)  # never a false 401
-        key = ingress.authenticate(scope, self._tables.keys)
-        ingress.check_usable(key, scope)
-        return key
 
     async def _find(self, key: Key, response_id: str) -> Entry:
         entry = await self._held.get(key.id, response_id)

@@ -603,19 +603,19 @@ def _is_json(text: str) -> bool:
 
 # --- what must come back unchanged -----------------------------------------------------------------------------------
 
-_SEAL = "kodna1."
+SEAL = "kodna1."  # how sealed text begins
 
 
 def seal(origin: str, value: str) -> str:
     """A signature or encrypted thought of one format as text that another format's client keeps and sends back."""
-    return _SEAL + base64.urlsafe_b64encode(msgspec.json.encode([origin, value])).decode().rstrip("=")
+    return SEAL + base64.urlsafe_b64encode(msgspec.json.encode([origin, value])).decode().rstrip("=")
 
 
 def unseal(text: str) -> tuple[str, str] | None:
     """`(origin, value)`; None for what is not sealed: the client's own format made it."""
-    if not text.startswith(_SEAL):
+    if not text.startswith(SEAL):
         return None
-    packed = text.removeprefix(_SEAL)
+    packed = text.removeprefix(SEAL)
     try:
         found = msgspec.json.decode(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)), type=tuple[str, str])
     except (binascii.Error, msgspec.DecodeError, ValueError):

@@ -108,7 +108,7 @@ def priced(text: bytes, usage: dict[str, Any], gains: dict[str, bytes]) -> bytes
 
     Raises `Malformed` where a name stands twice in it.
     """
-    if usage.keys().isdisjoint(gains):
+    if usage and usage.keys().isdisjoint(gains):
         return append(text, gains)
     known = {name: gain for name, gain in gains.items() if name in usage}
     fresh = {name: gain for name, gain in gains.items() if name not in usage}

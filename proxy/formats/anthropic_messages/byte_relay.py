@@ -13,8 +13,8 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
 from proxy.formats.canonical import Usage
-from proxy.formats.lenient import UNREADABLE, count, mended, value
-from proxy.formats.splice import Malformed, Members, append
+from proxy.formats.lenient import UNREADABLE, count, lax, mended, priced, value
+from proxy.formats.splice import Malformed, Members
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "anthropic_messages"
@@ -64,7 +64,10 @@ def read_event(frame: Frame) -> Sent | None:
     try:
         sent = _read(frame.data)
     except UNREADABLE:
-        found = _lax(frame.data)
+        try:
+            found = lax(frame.data)
+        except ValueError:
+            return None
         if not isinstance(found, dict):
             return None
         sent = _kept(found)
@@ -101,13 +104,6 @@ def _members(found: Any, kind: type[_Struct]) -> _Struct | None:
         return None
     names = [name for name in kind.__struct_fields__ if isinstance(found.get(name), dict if name in _DICTS else str)]
     return kind(**{name: found[name] if name in _HALVES else mended(found[name]) for name in names})
-
-
-def _lax(text: bytes) -> Any:
-    try:
-        return json.loads(text.decode(errors="replace"))
-    except (ValueError, RecursionError):
-        return None
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -163,17 +159,6 @@ def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 _INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
-
-
-def priced(text: bytes, gains: dict[str, bytes]) -> bytes:
-    """A `usage` object with the price added, in place of what the provider may have put under the same names."""
-    members = Members(text)
-    if not members:
-        return members.edit({}, add=gains)
-    if members.keys().isdisjoint(gains):
-        return append(text, gains)
-    known = {name: gain for name, gain in gains.items() if name in members}
-    return members.edit(known, add={name: gain for name, gain in gains.items() if name not in members})
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -278,7 +263,7 @@ def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
         members = Members(body)
         edits = {"model": msgspec.json.encode(model)} if "model" in members else {}
         if usage is not None:
-            edits["usage"] = priced(members["usage"], pricer(usage))
+            edits["usage"] = priced(members["usage"], found["usage"], pricer(usage))
         return Relayed(members.edit(edits), usage, text)
     except Malformed:  # a name stands twice, or only Python's reader takes it: it goes to the client as it is
         return Relayed(body, usage, text)
@@ -452,7 +437,8 @@ class MessagesStream:
             return frame.raw
         try:
             members = Members(frame.data)
-            return frame.with_data(members.edit({"usage": priced(members["usage"], self._pricer(self.usage))}))
+            usage = priced(members["usage"], sent.usage, self._pricer(self.usage))
+            return frame.with_data(members.edit({"usage": usage}))
         except Malformed:
             return frame.raw
 

@@ -10,11 +10,11 @@ import msgspec
 
 from proxy.formats.anthropic_messages.byte_relay import NAME
 from proxy.formats.anthropic_messages.models import UNSIGNED_THINKING
-from proxy.formats.canonical import unseal
+from proxy.formats.canonical import SEAL, unseal
 from proxy.formats.lenient import value
 from proxy.formats.splice import Members
 
-_MARK = b"kodna1."  # how sealed text begins
+_MARK = SEAL.encode()
 _PLACES = {"thinking": "signature", "redacted_thinking": "data"}
 
 

@@ -106,7 +106,7 @@ class _Kept(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-SEALED = "a29kbmEx"  # how sealed text begins in base64
+SEALED = base64.b64encode(canonical.SEAL.encode()[:6]).decode()  # how sealed text begins in base64: whole groups
 _read_kept = msgspec.json.Decoder(list[_Kept]).decode
 
 

@@ -1,7 +1,7 @@
 """OpenAI's Responses: https://platform.openai.com/docs/api-reference/responses. Called by `registry` and the endpoint.
 
-Requests: `openai_responses.request_reader` and `openai_responses.request_writer`; answers:
-`openai_responses.answer_reader` and `openai_responses.answer_writer`; bytes that pass: `openai_responses.byte_relay`.
+Requests: `request_reader` and `request_writer`; answers: `answer_reader` and `answer_writer`; bytes that pass:
+`byte_relay`.
 """
 
 import re
@@ -10,15 +10,47 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Ask, Edits, Error, Pricer, Prompt, Relayed, Target, missing, wrong
-from proxy.formats.canonical import Answer, Request, unseal
+from proxy.formats.base import Ask, Edits, Error, Pricer, Prompt, missing, wrong
+from proxy.formats.canonical import SEAL, unseal
 from proxy.formats.lenient import UNREADABLE, objects, string
-from proxy.formats.openai_responses import answer_reader, answer_writer, request_reader, request_writer
-from proxy.formats.openai_responses import byte_relay as relaying
-from proxy.formats.openai_responses.byte_relay import NAME as NAME
-from proxy.formats.openai_responses.byte_relay import said, value
-from proxy.formats.openai_responses.request_reader import kind_of
+from proxy.formats.openai_responses.answer_reader import Reader, read_answer
+from proxy.formats.openai_responses.answer_writer import Writer, write_answer
+from proxy.formats.openai_responses.byte_relay import (
+    NAME,
+    Relay,
+    edit_answer,
+    error_frame,
+    error_json,
+    read_error,
+    said,
+    value,
+)
+from proxy.formats.openai_responses.request_reader import kind_of, read_request
+from proxy.formats.openai_responses.request_writer import write_request
 from proxy.formats.splice import Members
+
+__all__ = [
+    "ENDPOINT",
+    "FIELDS",
+    "KEEPALIVE",
+    "NAME",
+    "bounds",
+    "check",
+    "edit_answer",
+    "error_body",
+    "error_event",
+    "own_body",
+    "path",
+    "prompt",
+    "read_answer",
+    "read_error",
+    "read_request",
+    "reader",
+    "relay",
+    "write_answer",
+    "write_request",
+    "writer",
+]
 
 ENDPOINT = "responses"
 KEEPALIVE = b": keep-alive\n\n"
@@ -97,7 +129,7 @@ class _Item(msgspec.Struct):
     encrypted_content: Any = None
 
 
-_SEALED = b"kodna1."  # how `canonical.seal` begins
+_SEALED = SEAL.encode()
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _read_item = msgspec.json.Decoder(_Item).decode
 
@@ -119,51 +151,27 @@ def path(model: str, *, stream: bool) -> str:  # the same for all
     return "/responses"
 
 
-def read_request(members: Members) -> Request:
-    return request_reader.read_request(members)
-
-
-def write_request(request: Request, target: Target) -> bytes:
-    return request_writer.write_request(request, target)
-
-
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
-    return relaying.edit_answer(body, model, pricer)
+def relay(model: str, pricer: Pricer, ask_members: Members, *, framing: str) -> Relay:
+    return Relay(model, pricer)
 
 
-def relay(model: str, pricer: Pricer, ask_members: Members, *, framing: str) -> relaying.Relay:
-    return relaying.Relay(model, pricer)
+def reader(seed: str) -> Reader:
+    return Reader(seed)
 
 
-def read_answer(body: bytes, seed: str) -> Answer:
-    return answer_reader.read_answer(body, seed)
-
-
-def write_answer(answer: Answer, ask: Ask) -> bytes:
-    return answer_writer.write_answer(answer, ask)
-
-
-def reader(seed: str) -> answer_reader.Reader:
-    return answer_reader.Reader(seed)
-
-
-def writer(ask: Ask) -> answer_writer.Writer:
-    return answer_writer.Writer(ask)
+def writer(ask: Ask) -> Writer:
+    return Writer(ask)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def read_error(body: bytes) -> dict[str, Any]:
-    return relaying.read_error(body)
-
-
 def error_body(error: Error) -> bytes:
-    return msgspec.json.encode({"error": relaying.error_json(error)})
+    return msgspec.json.encode({"error": error_json(error)})
 
 
 def error_event(error: Error) -> bytes:
-    return relaying.error_frame(relaying.error_json(error), 0)
+    return error_frame(error_json(error), 0)
