@@ -281,11 +281,10 @@ class Exchange:
 
     async def _hold(self, response: bytes) -> None:
         """An answer of Responses, for requests to come that go on from it."""
-        envelope, passage, key = self._envelope, self._passage, self._key
+        envelope, key = self._envelope, self._key
         if not response:
             return
         assert envelope is not None
-        assert passage is not None
         assert key is not None
         assert envelope.conversation is not None
         try:
@@ -293,17 +292,8 @@ class Exchange:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             logger.warning("a response of %s cannot be held: %s", self.record.provider, error)
             return
-        entry = Entry(
-            id=response_id,
-            owner=key.id,
-            created=self.record.created,
-            model=self.record.model,
-            provider="" if passage.translates else self.record.provider,
-            response=response,
-            input=envelope.conversation.input,
-            previous=envelope.conversation.previous,
-        )
-        await self.gateway.held.keep(entry)
+        conversation = envelope.conversation
+        await self.gateway.held.keep(Entry(response_id, key.id, response, conversation.input, conversation.previous))
 
     # --- the wire ----------------------------------------------------------------------------------------------------
 

@@ -47,15 +47,11 @@ PREFIXES = {
 class Entry(msgspec.Struct, frozen=True):
     """One response as its client got it, and its own input items: what was said before is in `previous`, another entry.
 
-    `owner`: the key's ID. `created`: seconds since the epoch. `model`: the catalog's ID. `provider`: who holds the
-    response too, under the same ID (its name); empty: only the gateway does.
+    `owner`: the key's ID.
     """
 
     id: str
     owner: int
-    created: float
-    model: str
-    provider: str
     response: bytes
     input: list[bytes]
     previous: str = ""

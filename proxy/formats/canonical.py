@@ -621,8 +621,3 @@ def unseal(text: str) -> tuple[str, str] | None:
     except (binascii.Error, msgspec.DecodeError, ValueError):
         return None
     return found
-
-
-def call_names(messages: list[Message]) -> dict[str, str]:
-    """The tool's name of each call in the conversation, by the call's id: some formats want it beside the result."""
-    return {part.id: part.name for message in messages for part in message.parts if isinstance(part, ToolCall)}

@@ -46,7 +46,7 @@ def entry(name: str = "resp_1", previous: str = "", owner: int = MINE, **more: A
     output = more.pop("output", [answered(f"from {name}", f"msg_{name}")])
     response = {"id": name, "object": "response", "status": "completed", "output": output, **more}
     items = [json.dumps(item).encode() for item in own]
-    return Entry(name, owner, 1_700_000_000.0, "m", "", json.dumps(response).encode(), items, previous)
+    return Entry(name, owner, json.dumps(response).encode(), items, previous)
 
 
 def request(**fields: Any) -> Members:
@@ -170,9 +170,9 @@ async def test_an_item_said_again_is_found_in_the_newest(place: Open) -> None:
         entry(status="in_progress"),
         entry("r" * 201),
         entry(input=[said("x" * 100_000)]),
-        Entry("r", MINE, 0, "m", "", b"null", []),
-        Entry("r", MINE, 0, "m", "", b'{"output":"text"}', []),
-        Entry("r", MINE, 0, "m", "", b'{"output":[1]}', []),
+        Entry("r", MINE, b"null", []),
+        Entry("r", MINE, b'{"output":"text"}', []),
+        Entry("r", MINE, b'{"output":[1]}', []),
     ],
     ids=["queued", "in progress", "id", "large", "null", "text", "number"],
 )
@@ -204,7 +204,7 @@ async def test_going_on_from_a_response(place: Open) -> None:
         text = found.members.text
         assert text == b'{ "model" : "m","temperature":0.70 ,"input" :[%s,%s] }' % (before, own), text.decode()
         assert (found.input, found.previous, found.before) == ([own], "resp_1", 2)
-        await held.keep(Entry("resp_2", MINE, 0, "m", "", b"{}", found.input, found.previous))
+        await held.keep(Entry("resp_2", MINE, b"{}", found.input, found.previous))
         assert len(await held.history(MINE, "resp_2") or []) == 3, "what was said before is not held twice"
 
 

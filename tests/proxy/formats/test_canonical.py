@@ -12,7 +12,6 @@ from proxy.formats.canonical import (
     Event,
     Finish,
     Media,
-    Message,
     PartDelta,
     PartEnd,
     PartStart,
@@ -23,7 +22,6 @@ from proxy.formats.canonical import (
     ToolCall,
     Usage,
     UsageSeen,
-    call_names,
     play,
     seal,
     unseal,
@@ -207,11 +205,3 @@ def test_what_is_sealed_comes_back(value: str) -> None:
 @pytest.mark.parametrize("text", ["", "ErUBCkYI", "kodna1.", "kodna1.!!", "kodna1.e30", "kodna1.WzFd"])
 def test_what_is_not_sealed_is_told(text: str) -> None:
     assert unseal(text) is None
-
-
-def test_the_names_of_calls() -> None:
-    messages = [
-        Message("user", [Text("hi")]),
-        Message("assistant", [Text("x"), ToolCall("c1", "f"), ToolCall("c2", "g")]),
-    ]
-    assert call_names(messages) == {"c1": "f", "c2": "g"}
