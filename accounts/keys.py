@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -32,6 +33,7 @@ SOON = timedelta(days=7)  # a key that ends within this is "expiring"
 _PEPPER = settings.KEY_PEPPER
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+NANODOLLARS = 10**9
 
 
 def _checksum(text: str) -> str:
@@ -88,7 +90,8 @@ def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
         raise ValidationError("This key is switched off: enable it first, or make a new one.")
     if old.is_expired:
         raise ValidationError("This key has expired: make a new one.")
-    rights = ("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "strict")
+    rights = ("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "tpm", "concurrency", "strict",
+              "budget", "budget_period")
     copied = ("name", "notes", *rights)
     with transaction.atomic():
         fields = {name: getattr(old, name) for name in copied}
@@ -123,11 +126,40 @@ def touch(used: dict[int, datetime]) -> None:
 # --- data plane ------------------------------------------------------------------------------------------------------
 
 
+class Limit(NamedTuple):
+    """`subject`: whose it is, as `key:7`, `account:3`, `model:gpt-4o`. `kind`: rps, rpm, tpm or concurrency."""
+
+    subject: str
+    kind: str
+    value: int
+
+
+class Rates(NamedTuple):
+    """Requests per second and minute, tokens per minute, requests at once; 0: no limit."""
+
+    rps: int = 0
+    rpm: int = 0
+    tpm: int = 0
+    concurrency: int = 0
+
+    def of(self, subject: str) -> tuple[Limit, ...]:
+        """In the order in which they are checked."""
+        kinds = (
+            ("concurrency", self.concurrency),
+            ("rps", self.rps),
+            ("rpm", self.rpm),
+            ("tpm", self.tpm),
+        )
+        return tuple(Limit(subject, kind, value) for kind, value in kinds if value)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """What a request needs to know of its key. Limits: 0 = none; `expires` in seconds since the epoch, 0 = never.
 
     `strict`: what would lose a field on its way is refused. `zero_retention`: nothing is kept of what is said.
+    `budget`: nanodollars in its `period` (`BudgetPeriod`), None: no bound. `billing`: the account's; `ceiling`:
+    nanodollars. `limits`: the key's own and its account's.
     """
 
     id: int
@@ -145,6 +177,21 @@ class Key:
     concurrency: int
     strict: bool = False
     zero_retention: bool = False
+    tpm: int = 0
+    budget: int | None = None
+    period: str = "total"
+    billing: str = "unmetered"
+    ceiling: int = 0
+    account_rates: Rates = Rates()
+    limits: tuple[Limit, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        own = Rates(self.rps, self.rpm, self.tpm, self.concurrency).of(f"key:{self.id}")
+        object.__setattr__(self, "limits", own + self.account_rates.of(f"account:{self.account_id}"))
+
+    @property
+    def is_metered(self) -> bool:
+        return self.billing != "unmetered"
 
     def admits(self, address: str) -> bool:
         """Whether the key may be used from this IP address."""
@@ -205,7 +252,17 @@ def _freeze(row: ApiKey) -> Key:
         concurrency=row.concurrency,
         strict=row.strict,
         zero_retention=row.account.zero_retention,
+        tpm=row.tpm,
+        budget=None if row.budget is None else int(row.budget * NANODOLLARS),
+        period=row.budget_period,
+        billing=row.account.billing,
+        ceiling=int(row.account.ceiling * NANODOLLARS),
+        account_rates=_rates(row.account),
     )
+
+
+def _rates(account: Account) -> Rates:
+    return Rates(account.rps, account.rpm, account.tpm, account.concurrency)
 
 
 def _names(names: Iterable[str]) -> frozenset[str]:
@@ -220,4 +277,7 @@ def _anonymous() -> Key | None:
     return Key(
         *(0, "anonymous", "", account.pk, account.name, account.is_active, 0, nobody, nobody, (), 0, 0, 0),
         zero_retention=account.zero_retention,
+        billing=account.billing,
+        ceiling=int(account.ceiling * NANODOLLARS),
+        account_rates=_rates(account),
     )

@@ -1,6 +1,7 @@
-"""Who pays (`Account`), and with which key (`ApiKey`)."""
+"""Who pays (`Account`), with which key (`ApiKey`), and what was paid (`LedgerEntry`, `Balance`, `KeySpend`)."""
 
 import ipaddress
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
@@ -9,15 +10,46 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from accounts.usd import UsdField
+
 
 class User(AbstractUser):
     """An operator of the console, or a person behind an account."""
 
 
+def limit_field(name: str, **more: Any) -> "models.PositiveIntegerField[Any, Any]":
+    words = {"default": 0, "validators": [MinValueValidator(0)], "help_text": "0: no limit.", **more}
+    return models.PositiveIntegerField(name, **words)
+
+
 class Account(models.Model):
+    """Its limits hold for all its keys together. Its balance is the sum of its `LedgerEntry`s: `accounts.credits`."""
+
+    class Billing(models.TextChoices):
+        UNMETERED = "unmetered", "unmetered: nothing is charged"
+        PREPAID = "prepaid", "prepaid: what has been granted may be spent"
+        POSTPAID = "postpaid", "postpaid: up to the ceiling below zero"
+
     name = models.CharField(max_length=100, unique=True)
     users = models.ManyToManyField(User, blank=True, related_name="accounts")
     is_active = models.BooleanField("active", default=True, help_text="Off: every key of this account is refused.")
+    billing = models.CharField(max_length=10, choices=Billing, default=Billing.UNMETERED)
+    ceiling = UsdField(
+        "ceiling, USD",
+        default=0,
+        validators=[MinValueValidator(0)],
+        help_text="Of a postpaid account: how far its balance may fall below zero.",
+    )
+    low_balance = UsdField(
+        "low balance, USD",
+        null=True,
+        blank=True,
+        help_text="A notice goes out when what is left falls below this. Empty: none.",
+    )
+    rps = limit_field("requests per second")
+    rpm = limit_field("requests per minute")
+    tpm = limit_field("tokens per minute")
+    concurrency = limit_field("concurrent requests")
     zero_retention = models.BooleanField(
         default=False,
         help_text="On: nothing of this account's conversations is kept. A request with “store”: true or with "
@@ -41,6 +73,10 @@ def default_rpm() -> int:
     return settings.DEFAULT_RPM
 
 
+def default_tpm() -> int:
+    return settings.DEFAULT_TPM
+
+
 def default_concurrency() -> int:
     return settings.DEFAULT_CONCURRENCY
 
@@ -58,6 +94,13 @@ def validate_networks(value: object) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise ValidationError(f"Not an address or network: {error}") from error
+
+
+class BudgetPeriod(models.TextChoices):
+    TOTAL = "total", "in all"
+    DAY = "day", "a day"
+    WEEK = "week", "a week, from Monday"
+    MONTH = "month", "a month"
 
 
 class ApiKey(models.Model):
@@ -78,14 +121,19 @@ class ApiKey(models.Model):
     allowed_networks = models.JSONField(
         default=list, blank=True, validators=[validate_networks], help_text="Addresses or CIDR. Empty: anywhere."
     )
-    rps = models.PositiveIntegerField(
-        "requests per second", default=default_rps, validators=[MinValueValidator(0)], help_text="0: no limit."
+    rps = limit_field("requests per second", default=default_rps)
+    rpm = limit_field("requests per minute", default=default_rpm)
+    tpm = limit_field("tokens per minute", default=default_tpm)
+    concurrency = limit_field("concurrent requests", default=default_concurrency)
+    budget = UsdField(
+        "budget, USD",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="What this key may spend in its period, whatever its account could pay. Empty: no bound.",
     )
-    rpm = models.PositiveIntegerField(
-        "requests per minute", default=default_rpm, validators=[MinValueValidator(0)], help_text="0: no limit."
-    )
-    concurrency = models.PositiveIntegerField(
-        "concurrent requests", default=default_concurrency, validators=[MinValueValidator(0)], help_text="0: no limit."
+    budget_period = models.CharField(
+        max_length=5, choices=BudgetPeriod, default=BudgetPeriod.TOTAL, help_text="Periods begin at midnight UTC."
     )
     strict = models.BooleanField(
         default=False,
@@ -118,3 +166,56 @@ class KeysVersion(models.Model):
 
     def __str__(self) -> str:
         return str(self.version)
+
+
+class LedgerEntry(models.Model):
+    """Append-only: what was granted to an account (positive) and charged (negative). Only `accounts.credits` adds."""
+
+    class Kind(models.TextChoices):
+        GRANT = "grant", "granted"
+        CHARGE = "charge", "charged for a request"
+
+    # An account with entries is not deleted; a charge that comes late is kept whatever has become of its account.
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, db_constraint=False, related_name="entries")
+    kind = models.CharField(max_length=10, choices=Kind)
+    amount = UsdField("amount, USD")
+    created_at = models.DateTimeField()
+    request_id = models.CharField(max_length=64, null=True, unique=True)
+    note = models.CharField(max_length=300, blank=True, default="", db_default="")
+    by = models.CharField(max_length=150, blank=True, default="", db_default="", help_text="Which operator.")
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+        verbose_name_plural = "ledger entries"
+        indexes = [models.Index(fields=["account", "created_at"], name="ledger_by_account")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.amount} USD"
+
+
+class Balance(models.Model):
+    """The sum of an account's entries, moved in the same transaction as they. `seq` rises with every move."""
+
+    account = models.OneToOneField(
+        Account, on_delete=models.PROTECT, db_constraint=False, primary_key=True, related_name="balance"
+    )
+    amount = UsdField("balance, USD", default=0, db_default=0)
+    seq = models.BigIntegerField(default=0, db_default=0)
+
+    def __str__(self) -> str:
+        return f"{self.amount} USD"
+
+
+class KeySpend(models.Model):
+    """What a key has spent on one day (UTC), whatever its account's billing: budgets are sums of it."""
+
+    key_id = models.BigIntegerField()
+    day = models.DateField()
+    amount = UsdField("spent, USD", default=0, db_default=0)
+    seq = models.BigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["key_id", "day"], name="spend_once_a_day")]
+
+    def __str__(self) -> str:
+        return f"{self.amount} USD on {self.day}"

@@ -61,6 +61,7 @@ SERVICE_NAME = os.environ.get("KODNA_SERVICE_NAME", "Kodna")
 # Limits of new keys; 0 = none.
 DEFAULT_RPS = int(env.number("KODNA_DEFAULT_RPS", 20))
 DEFAULT_RPM = int(env.number("KODNA_DEFAULT_RPM", 40))
+DEFAULT_TPM = int(env.number("KODNA_DEFAULT_TPM", 0))
 DEFAULT_CONCURRENCY = int(env.number("KODNA_DEFAULT_CONCURRENCY", 0))
 MAX_BODY_BYTES = int(env.number("KODNA_MAX_BODY_MB", 64, least=0.001) * 1024 * 1024)
 BODY_TIMEOUT = env.number("KODNA_BODY_TIMEOUT", 60, least=0.05)  # seconds for a client to send its whole body

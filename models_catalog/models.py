@@ -134,6 +134,12 @@ class Provider(models.Model):
         return self.slug
 
 
+def rate_field(name: str) -> "models.PositiveIntegerField[Any, Any]":
+    return models.PositiveIntegerField(
+        name, default=0, db_default=0, validators=[MinValueValidator(0)], help_text="Of all keys together. 0: no limit."
+    )
+
+
 class Model(models.Model):
     class Limits(models.TextChoices):
         PASS = "pass", "pass on what the client asks"
@@ -147,6 +153,10 @@ class Model(models.Model):
     context = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens in: the context window.")
     output = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens out, at most.")
     limits = models.CharField(max_length=10, choices=Limits, default=Limits.PASS)
+    rps = rate_field("requests per second")
+    rpm = rate_field("requests per minute")
+    tpm = rate_field("tokens per minute")
+    concurrency = rate_field("concurrent requests")
     input_modalities = models.JSONField(default=text_only, blank=True, validators=[validate_names])
     output_modalities = models.JSONField(default=text_only, blank=True, validators=[validate_names])
     supports = models.JSONField(

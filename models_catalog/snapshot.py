@@ -92,6 +92,10 @@ class Model:
     routes: tuple[Route, ...]
     prices: tuple[Price, ...]
     created: int
+    rps: int = 0  # of all keys together; 0: no limit
+    rpm: int = 0
+    tpm: int = 0
+    concurrency: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +233,8 @@ def _freeze_model(row: rows.Model, vendor: Vendor, ways: list[rows.Route], provi
             for price in prices
         ),
         created=int(row.created_at.timestamp()),
+        rps=row.rps,
+        rpm=row.rpm,
+        tpm=row.tpm,
+        concurrency=row.concurrency,
     )

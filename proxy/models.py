@@ -1,6 +1,11 @@
-"""One row per request: who asked what, which provider answered, what it used and cost. Never content."""
+"""What the data plane leaves in the database: a row per request and sums of them; and how processes share the counters.
+
+A row says who asked what, which provider answered, what it used and cost. Never content.
+"""
 
 from django.db import models
+
+from accounts.usd import UsdField
 
 
 class UsageRecord(models.Model):
@@ -52,7 +57,16 @@ class UsageRecord(models.Model):
     cache_write_tokens = models.PositiveIntegerField("cache writes", default=0)
     reasoning_tokens = models.PositiveIntegerField("reasoning", default=0)
     estimated = models.BooleanField(default=False, help_text="The provider sent no usage: counted by the gateway.")
-    cost = models.DecimalField("cost, USD", max_digits=24, decimal_places=12, null=True)
+    cost = UsdField("cost, USD", null=True, help_text="What was charged, or would be where the account is unmetered.")
+    shortfall = UsdField(
+        "not charged, USD",
+        default=0,
+        db_default=0,
+        help_text="What the request used beyond its hold, where no more credit was left: nobody was charged for it.",
+    )
+    held = UsdField("held, USD", null=True, help_text="The most that was held for the request.")
+    metered = models.BooleanField(default=False, db_default=False, help_text="Charged to the account's balance.")
+    price = models.JSONField(null=True, help_text="USD per million tokens: input, output, cached_input, cache_write.")
     first_token_ms = models.FloatField("first token, ms", null=True)
     total_ms = models.FloatField("total, ms", default=0)
     attempts = models.JSONField(default=list)
@@ -70,3 +84,97 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class UsageQuarter(models.Model):
+    """Sums of the rows of one quarter of an hour: whole days of any time zone are made of them.
+
+    Moved in the same transaction as the rows; `proxy.rollups` makes them anew. Names are the latest that were seen.
+    """
+
+    start = models.DateTimeField()
+    account_id = models.BigIntegerField(default=0)
+    account = models.CharField(max_length=100, blank=True)
+    key_id = models.BigIntegerField(default=0)
+    key_prefix = models.CharField(max_length=24, blank=True)
+    key_name = models.CharField(max_length=100, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    provider = models.CharField(max_length=100, blank=True)
+    requests = models.BigIntegerField(default=0)
+    errors = models.BigIntegerField(default=0)
+    prompt_tokens = models.BigIntegerField(default=0)
+    completion_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    cost = UsdField(default=0)
+    shortfall = UsdField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["start", "account_id", "key_id", "model", "provider"], name="quarter_once")
+        ]
+        indexes = [models.Index(fields=["account_id", "start"], name="quarter_by_account")]
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:%M} {self.account} {self.model}"
+
+
+class CounterEpoch(models.Model):
+    """One row: where all processes keep their counters and holds now. The number rises with every move."""
+
+    class Store(models.TextChoices):
+        REDIS = "redis"
+        DATABASE = "database"
+
+    number = models.BigIntegerField(default=0)
+    store = models.CharField(max_length=10, choices=Store, default=Store.REDIS)
+
+    def __str__(self) -> str:
+        return f"{self.number}: {self.store}"
+
+
+class CounterWorker(models.Model):
+    """A gateway process that counts with the others. `epoch`: the last move that it has made."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    epoch = models.BigIntegerField(default=0)
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Hold(models.Model):
+    """Credit that a request may still use, while the database keeps the holds: deleted as its charge lands."""
+
+    request_id = models.CharField(max_length=64)
+    fund = models.CharField(max_length=64)
+    amount = models.BigIntegerField(help_text="Nanodollars.")
+    worker = models.CharField(max_length=64)
+    expires_at = models.DateTimeField(null=True, help_text="Empty: settled, it waits for its charge to land.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["request_id", "fund"], name="hold_once")]
+        indexes = [models.Index(fields=["fund"], name="holds_of_a_fund")]
+
+    def __str__(self) -> str:
+        return f"{self.request_id} {self.fund}"
+
+
+class Job(models.Model):
+    """A periodic job: when it ran last, and who runs it now. `until`: then the runner has died."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    runner = models.CharField(max_length=64, blank=True, default="")
+    until = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    result = models.TextField(blank=True, default="")
+    failed = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
