@@ -1,9 +1,8 @@
-"""The console's pages for keys, accounts and people. A new key is shown once, on a page of its own."""
+"""The console's pages for keys, accounts, their credit, and people. A new key is shown once, on a page of its own."""
 
-import ipaddress
-from collections.abc import Callable
+import time
 from datetime import timedelta
-from functools import partial, wraps
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -12,26 +11,34 @@ from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, TextField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
-from django.views.decorators.cache import never_cache
-from django_ratelimit.core import is_ratelimited
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm
+from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
-from accounts import addresses, keys, show_once, signals
-from accounts.forms import ApiKeyForm, NewApiKeyForm, RotateForm, UserChangeForm, UserCreationForm
-from accounts.models import Account, ApiKey, User
+from accounts import credits, keys, show_once, signals
+from accounts.forms import (
+    ApiKeyForm,
+    GrantForm,
+    NewApiKeyForm,
+    RotateForm,
+    UsdWidget,
+    UserChangeForm,
+    UserCreationForm,
+)
+from accounts.login import bounded
+from accounts.models import Account, ApiKey, LedgerEntry, User
 from accounts.snippets import base_url, example_model, snippets
+from accounts.usd import UsdField, shown
 
 COLOURS = {
     "active": "success",
@@ -41,7 +48,8 @@ COLOURS = {
     "account off": "danger",
 }
 RIGHTS = ("allowed_models", "allowed_groups", "allowed_networks")
-LIMITS = ("rps", "rpm", "concurrency")
+LIMITS = (("rps", "rpm"), ("tpm", "concurrency"))
+BUDGET = ("budget", "budget_period")
 
 
 def ago(moment: Any) -> str:
@@ -55,7 +63,10 @@ def ago(moment: Any) -> str:
 class CarefulAdmin(ModelAdmin):
     """Writes only what the form changed: other processes write the same rows."""
 
-    formfield_overrides = {TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}  # type: ignore[assignment, misc]
+    formfield_overrides = {  # type: ignore[assignment, misc]
+        TextField: {"widget": UnfoldAdminExpandableTextareaWidget},
+        UsdField: {"widget": UsdWidget},
+    }
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         columns = {field.name for field in self.opts.concrete_fields}
@@ -90,7 +101,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(CarefulAdmin):
-    list_display = ("title", "shown_prefix", "account", "state", "limits", "used", "created", "switch")
+    list_display = ("title", "shown_prefix", "account", "state", "limits", "spending", "used", "created", "switch")
     list_display_links = ("title",)
     list_select_related = ("account",)
     list_filter = (StateFilter, ("account", admin.RelatedOnlyFieldListFilter))
@@ -99,20 +110,22 @@ class ApiKeyAdmin(CarefulAdmin):
     search_fields = ("name", "prefix", "account__name")
     search_help_text = "Name, prefix or account"
     autocomplete_fields = ("account",)
-    readonly_fields = ("shown_prefix", "account_link", "rotation", "created_at", "used")
+    readonly_fields = ("shown_prefix", "account_link", "spending", "rotation", "created_at", "used")
     actions = ("disable", "enable", "rotate")
     change_form_outer_before_template: Any = "admin/accounts/apikey/toolbar.html"
     fieldsets = (
         (None, {"fields": ("shown_prefix", "account_link", "name", "is_active", "expires_at")}),
         ("May use", {"fields": RIGHTS}),
-        ("Limits", {"fields": (LIMITS,)}),
+        ("Limits", {"fields": LIMITS}),
+        ("Budget", {"fields": (BUDGET, "spending")}),
         ("Translation", {"fields": ("strict",)}),
         ("Notes", {"fields": ("notes", "rotation", "created_at", "used")}),
     )
     add_fieldsets: Any = (
         (None, {"fields": ("account", "new_account", "name", "expires_at")}),
         ("May use", {"fields": RIGHTS}),
-        ("Limits", {"fields": (LIMITS,)}),
+        ("Limits", {"fields": LIMITS}),
+        ("Budget", {"fields": (BUDGET,)}),
         ("Translation", {"fields": ("strict",)}),
         ("Notes", {"fields": ("notes",)}),
     )
@@ -137,8 +150,30 @@ class ApiKeyAdmin(CarefulAdmin):
 
     @display(description="limits")
     def limits(self, key: ApiKey) -> str:
-        parts = [(key.rps, "/s"), (key.rpm, "/min"), (key.concurrency, "\N{NO-BREAK SPACE}at\N{NO-BREAK SPACE}once")]
+        gap = "\N{NO-BREAK SPACE}"
+        parts = [
+            (key.rps, "/s"),
+            (key.rpm, "/min"),
+            (key.tpm, f"{gap}tokens/min"),
+            (key.concurrency, f"{gap}at{gap}once"),
+        ]
         return ", ".join(f"{number}{unit}" for number, unit in parts if number) or "none"
+
+    @display(description="spent, USD")
+    def spending(self, key: Any) -> SafeString:
+        """`spent` is read for a whole page of the list at once."""
+        spent = key.spent if hasattr(key, "spent") else credits.spent(key.pk, key.budget_period, time.time())
+        words = [shown(spent)]
+        if key.budget is not None:
+            words += [f"of {shown(key.budget)}", key.get_budget_period_display()]
+        return format_html_join(" ", '<span class="kd-nowrap">{}</span>', ([word] for word in words))
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        page = super().get_changelist_instance(request)
+        spent = credits.spent_by(page.result_list, time.time())
+        for key in page.result_list:
+            key.spent = spent[key.pk]
+        return page
 
     @display(description="last used", ordering="last_used_at")
     def used(self, key: ApiKey) -> SafeString:
@@ -351,12 +386,19 @@ class KeysInline(TabularInline):
 
 @admin.register(Account)
 class AccountAdmin(CarefulAdmin):
-    list_display = ("name", "state", "active_keys", "people", "created_at")
-    list_filter = ("is_active", "zero_retention")
+    list_display = ("name", "state", "billed", "money", "active_keys", "people", "created_at")
+    list_filter = ("is_active", "billing", "zero_retention")
     search_fields = ("name",)
     autocomplete_fields = ("users",)
     readonly_fields = ("created_at",)
-    fields = ("name", "is_active", "zero_retention", "users", "notes", "created_at")
+    change_form_outer_before_template: Any = "admin/accounts/account/toolbar.html"
+    fieldsets = (
+        (None, {"fields": ("name", "is_active", "users")}),
+        ("Billing", {"fields": ("billing", ("ceiling", "low_balance"))}),
+        ("Limits of all its keys together", {"fields": LIMITS}),
+        ("Privacy", {"fields": ("zero_retention",)}),
+        ("Notes", {"fields": ("notes", "created_at")}),
+    )
     inlines = (KeysInline,)
 
     class Media:
@@ -367,6 +409,7 @@ class AccountAdmin(CarefulAdmin):
         counts = {
             "key_count": Count("keys", filter=works, distinct=True),
             "user_count": Count("users", distinct=True),
+            "credit": F("balance__amount"),
         }
         return super().get_queryset(request).annotate(**counts)  # type: ignore[no-any-return]
 
@@ -377,6 +420,16 @@ class AccountAdmin(CarefulAdmin):
     def state(self, account: Account) -> str:
         return "active" if account.is_active else "off"
 
+    @display(description="billing", ordering="billing")
+    def billed(self, account: Account) -> str:
+        return account.billing
+
+    @display(description="balance, USD", ordering="credit")
+    def money(self, account: Any) -> SafeString | str:
+        if account.credit is None and account.billing == Account.Billing.UNMETERED:
+            return "—"
+        return format_html('<span class="kd-number">{}</span>', shown(account.credit or Decimal(0)))
+
     @display(description="active keys", ordering="key_count")
     def active_keys(self, account: Any) -> SafeString:
         url = f"{reverse('admin:accounts_apikey_changelist')}?account__id__exact={account.pk}"
@@ -385,6 +438,125 @@ class AccountAdmin(CarefulAdmin):
     @display(description="users", ordering="user_count")
     def people(self, account: Any) -> int:
         return int(account.user_count)
+
+    # --- credit ---
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.grant_view)
+        return [path("<int:account_id>/grant/", view, name="accounts_account_grant"), *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        account = self.get_object(request, object_id)
+        extra = self._credit(request, account) if account else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+    def _credit(self, request: HttpRequest, account: Account) -> dict[str, object]:
+        ledger = f"{reverse('admin:accounts_ledgerentry_changelist')}?account={account.pk}"
+        return {
+            "balance": shown(credits.balance(account.pk)),
+            "ceiling": shown(account.ceiling),
+            "ledger_url": ledger if request.user.has_perm("accounts.view_ledgerentry") else "",
+            "may_grant": request.user.has_perm("accounts.add_ledgerentry"),
+        }
+
+    def grant_view(self, request: HttpRequest, account_id: int) -> HttpResponse:
+        account = self.get_queryset(request).filter(pk=account_id).first()
+        if account is None:
+            raise Http404("No such account.")
+        if not self.has_view_permission(request, account) or not request.user.has_perm("accounts.add_ledgerentry"):
+            raise PermissionDenied
+        form = GrantForm(request.POST or None)
+        if request.method == "POST" and form.is_valid() and self._granted(request, account, form):
+            return HttpResponseRedirect(reverse("admin:accounts_account_change", args=[account.pk]))
+        request.current_app = self.admin_site.name
+        common = {**self.admin_site.each_context(request), "opts": self.opts, "original": account, "media": self.media}
+        context = {**common, **self._credit(request, account), "title": "Grant credit", "form": form}
+        return TemplateResponse(request, "admin/accounts/account/grant.html", context)
+
+    def _granted(self, request: HttpRequest, account: Account, form: GrantForm) -> bool:
+        amount, note, once = (form.cleaned_data[name] for name in ("amount", "note", "once"))
+        was = account.billing
+        try:
+            with transaction.atomic():
+                credits.grant(account, amount, note, request.user.get_username(), once)
+                self.log_change(request, account, f"Granted {amount:f} USD.")
+        except ValidationError as error:
+            form.add_error(None, error)
+            return False
+        except credits.GrantedAlready:
+            messages.warning(request, "This form was sent twice: the credit was granted once.")
+            return True
+        now = "" if account.billing == was else " The account was unmetered: it is prepaid now."
+        messages.success(request, f"Granted {shown(amount)} USD to {account}.{now}")
+        return True
+
+
+class OfAccountFilter(admin.SimpleListFilter):
+    """An account's page leads here. To offer all accounts, there may be too many."""
+
+    title = "account"
+    parameter_name = "account"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = request.GET.get("account", "")
+        account = Account.objects.filter(pk=chosen).first() if chosen.isdecimal() and len(chosen) < 19 else None
+        return [(chosen, account.name)] if account else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[LedgerEntry]) -> QuerySet[LedgerEntry]:
+        chosen = self.value()
+        return queryset.filter(account_id=chosen) if chosen else queryset
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(ModelAdmin):
+    """To look at only, and quick with millions of entries: nothing here counts them all."""
+
+    list_display = ("time", "of_account", "kind", "exact_amount", "request_id", "note", "by")
+    list_display_links = ("time",)
+    list_filter = (OfAccountFilter, "kind", ("created_at", admin.DateFieldListFilter))
+    list_per_page = 100
+    list_max_show_all = 0
+    show_full_result_count = False
+    paginator = InfinitePaginator
+    ordering = ("-pk",)
+    search_fields = ("request_id__exact",)
+    search_help_text = "Request ID"
+    sortable_by = ()
+    actions = None
+    fields = readonly_fields = ("created_at", "of_account", "kind", "exact_amount", "request_id", "note", "by")
+
+    class Media:
+        css: ClassVar = {"all": ("admin_kodna/console.css",)}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LedgerEntry]:
+        """Not by a join: an entry may be of an account that is gone."""
+        name = Account.objects.filter(pk=OuterRef("account_id")).values("name")
+        return super().get_queryset(request).annotate(account_name=Subquery(name))  # type: ignore[no-any-return]
+
+    @display(description="time, UTC")
+    def time(self, entry: LedgerEntry) -> SafeString:
+        return _moment(entry.created_at, f"{entry.created_at:%Y-%m-%d %H:%M:%S}")
+
+    @display(description="account")
+    def of_account(self, entry: Any) -> SafeString | str:
+        if entry.account_name is None:
+            return f"{entry.account_id}, deleted"
+        return _link("admin:accounts_account_change", entry.account_id, entry.account_name)
+
+    @display(description="amount, USD")
+    def exact_amount(self, entry: LedgerEntry) -> SafeString:
+        return format_html('<span class="kd-number">{}</span>', shown(entry.amount))
 
 
 @admin.register(User)
@@ -400,36 +572,6 @@ admin.site.unregister(Group)
 @admin.register(Group)
 class GroupAdmin(BaseGroupAdmin, ModelAdmin):  # type: ignore[misc]
     pass
-
-
-# --- the login page --------------------------------------------------------------------------------------------------
-
-LOGIN_RATE = "10/m"
-
-
-def caller(group: str, request: HttpRequest) -> str:
-    """The client's address; of IPv6 the /64, which one person has whole. A Unix socket tells none: then all are one."""
-    peer, forwarded = request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", "")
-    address = addresses.parse(addresses.client_address(peer, forwarded))
-    if address is None:
-        return "unknown"
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
-
-
-def bounded(login: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Django's login view, at most `LOGIN_RATE` attempts per address."""
-
-    @never_cache
-    @wraps(login)
-    def view(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        limited = partial(is_ratelimited, group="admin-login", key=caller, rate=LOGIN_RATE, method="POST")
-        if request.method == "POST" and limited(request, increment=True):
-            answer = render(request, "admin/too_many_logins.html", status=429)
-            answer["Retry-After"] = "60"
-            return answer
-        return login(request, extra_context)
-
-    return view
 
 
 admin.site.login = bounded(admin.site.login)  # type: ignore[method-assign]

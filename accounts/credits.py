@@ -3,18 +3,43 @@
 A balance is the sum of its entries, and a key's spending the sum of its charges; both are kept beside the entries and
 moved in the same transaction, so that they can be read at once and audited. Amounts: picodollars in the ledger,
 nanodollars (rounded against the spender) in a `Fund`.
+
+Many processes charge at once. Each takes its locks in one order (entries by request id, balances by account, spending
+by key and day), so that none waits for one that waits for it.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from accounts import signals
 from accounts.keys import Key
-from accounts.models import Account, LedgerEntry
+from accounts.models import Account, ApiKey, Balance, KeySpend, LedgerEntry
+from accounts.usd import MOST, picodollars, usd
 
 DAY = 86400
+EVER = date.min  # the row of a key's sum over all days; its `seq` numbers all moves of the key
+_EPOCH = date(1970, 1, 1)
+_PICO = 1000  # picodollars in a nanodollar
+_ROWS = 1000  # in a statement: SQLite takes 32,766 parameters
+_NAMES = 5000
+
+_ENTRY, _BALANCE, _SPEND = (model._meta.db_table for model in (LedgerEntry, Balance, KeySpend))  # noqa: SLF001
+
+_SUM = "{table}.amount + excluded.amount"
+# A key may live to spend more than an integer holds; no budget is as large.
+_FULL = picodollars(MOST)
+_UP_TO = f"CASE WHEN {{table}}.amount > {_FULL} - excluded.amount THEN {_FULL} ELSE {_SUM} END"
 
 
 class Fund(NamedTuple):
@@ -41,8 +66,7 @@ def funds_of(key: Key, now: float) -> tuple[Fund, ...]:
 def _budget(key_id: int, period: str, day: int, budget: int) -> Fund:
     if period == "total":
         return Fund(f"k{key_id}:total", budget)
-    begun = begin(period, datetime.fromtimestamp(day * DAY, UTC).date())
-    return Fund(f"k{key_id}:{period}:{begun}", budget)
+    return Fund(f"k{key_id}:{period}:{begin(period, _EPOCH + timedelta(days=day))}", budget)
 
 
 def begin(period: str, day: date) -> date:
@@ -50,6 +74,13 @@ def begin(period: str, day: date) -> date:
     if period == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if period == "month" else day
+
+
+def end(period: str, first: date) -> date:
+    """The first day after the period that begins with this one."""
+    if period == "month":
+        return (first + timedelta(days=31)).replace(day=1)
+    return first + timedelta(days=7 if period == "week" else 1)
 
 
 class Charge(NamedTuple):
@@ -63,19 +94,163 @@ class Charge(NamedTuple):
     metered: bool
 
 
-def grant(account: Account, amount: Decimal, note: str = "", by: str = "") -> LedgerEntry:
-    """Add to (or, negative, take from) an account's balance. Raises `ValidationError`."""
-    raise NotImplementedError
+class GrantedAlready(ValueError):
+    """A second grant with the same `once`."""
+
+
+def grant(account: Account, amount: Decimal, note: str = "", by: str = "", once: str | None = None) -> LedgerEntry:
+    """Add to (or, negative, take from) an account's balance. An unmetered account that is given credit becomes prepaid.
+
+    `once`: what tells this grant from all others, so that a form that is sent twice grants once. Raises
+    `ValidationError` and `GrantedAlready`.
+    """
+    words = {"kind": LedgerEntry.Kind.GRANT, "request_id": once, "note": note, "by": by}
+    entry = LedgerEntry(account=account, amount=amount, created_at=timezone.now(), **words)
+    entry.full_clean(exclude={"request_id"})
+    if not entry.amount:
+        raise ValidationError({"amount": "Nothing would change."})
+    with transaction.atomic():
+        unmetered = Account.objects.filter(pk=account.pk, billing=Account.Billing.UNMETERED)
+        if entry.amount > 0 and unmetered.update(billing=Account.Billing.PREPAID):
+            account.billing = Account.Billing.PREPAID
+        try:
+            with transaction.atomic():
+                entry.save(force_insert=True)
+        except IntegrityError:
+            raise GrantedAlready(once) from None
+        _add(_BALANCE, {"account_id": "bigint"}, {(account.pk,): picodollars(entry.amount)})
+        if abs(now := balance(account.pk)) > MOST:
+            raise ValidationError({"amount": f"The balance would be {now:f} USD: more than can be kept."})
+        signals.bump()  # the gateway's processes learn of it as of a change of the account; last, as everywhere
+    return entry
 
 
 def charge(charges: Sequence[Charge], funds: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Enter charges that are not entered yet; inside the caller's transaction. Returns these funds as `read` does."""
-    raise NotImplementedError
+    """Enter charges that are not entered yet; inside the caller's transaction. Returns these funds as `read` does.
+
+    Those of metered accounts are known again by their entries; of the others the caller passes each once.
+    """
+    wanted = {each.request_id: each for each in sorted(charges)}
+    entered = _enter([each for each in wanted.values() if each.metered])
+    accounts: dict[tuple[int], int] = defaultdict(int)
+    spent: dict[tuple[int, date], int] = defaultdict(int)
+    for each in wanted.values():
+        if each.metered:
+            if each.request_id not in entered:
+                continue
+            accounts[each.account_id,] -= each.amount
+        if each.key_id:
+            spent[each.key_id, EVER] += each.amount
+            spent[each.key_id, _EPOCH + timedelta(days=each.created // DAY)] += each.amount
+    _add(_BALANCE, {"account_id": "bigint"}, accounts)
+    _add(_SPEND, {"key_id": "bigint", "day": "date"}, {key: min(sum_, _FULL) for key, sum_ in spent.items()}, _UP_TO)
+    return read(funds)
+
+
+def _enter(charges: Sequence[Charge]) -> set[str]:
+    """Of these, by their request ids in ascending order, the ones that were not in the ledger."""
+    columns = {
+        "account_id": "bigint",
+        "kind": "text",
+        "amount": "bigint",
+        "created_at": "timestamptz",
+        "request_id": "text",
+    }
+    rows = [(c.account_id, "charge", -c.amount, datetime.fromtimestamp(c.created, UTC), c.request_id) for c in charges]
+    new = _insert(_ENTRY, columns, rows, "ON CONFLICT (request_id) DO NOTHING RETURNING request_id")
+    return {request_id for (request_id,) in new}
+
+
+def _add(table: str, by: dict[str, str], amounts: Mapping[Any, int], sum_: str = _SUM) -> None:
+    """Move these sums (by primary or unique columns), in ascending order."""
+    key, added = ", ".join(by), sum_.format(table=table)
+    rows = [(*values, amount, 1) for values, amount in sorted(amounts.items())]
+    then = f"ON CONFLICT ({key}) DO UPDATE SET amount = {added}, seq = {table}.seq + 1 RETURNING seq"
+    _insert(table, {**by, "amount": "bigint", "seq": "bigint"}, rows, then)
+
+
+def _insert(table: str, columns: dict[str, str], rows: Sequence[tuple[Any, ...]], then: str) -> list[tuple[Any, ...]]:
+    """Insert rows in their order. `columns`: their types, for PostgreSQL, which reads arrays twice as fast as rows."""
+    insert = f"INSERT INTO {table} ({', '.join(columns)})"
+    if not rows:
+        return []
+    if connection.vendor == "postgresql":
+        arrays = ", ".join(f"%s::{kind}[]" for kind in columns.values())
+        values = [list(column) for column in zip(*rows, strict=True)]
+        return _rows(f"{insert} SELECT * FROM unnest({arrays}) {then}", values)  # noqa: S608
+    found: list[tuple[Any, ...]] = []
+    for part in _in_parts(rows, _ROWS):
+        places = ", ".join([f"({_places(columns)})"] * len(part))
+        found += _rows(f"{insert} VALUES {places} {then}", [value for row in part for value in row])
+    return found
 
 
 def read(funds: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Each fund's (seq, amount in nanodollars) by the ledger: a balance, or what a key has spent, negative."""
-    raise NotImplementedError
+    return {name: (seq, amount // _PICO) for name, (seq, amount) in _read(list(funds)).items()}
+
+
+def known(keys: Iterable[Key], now: float) -> dict[str, tuple[int, int]]:
+    """Every fund of these keys, as `read` has it: for a process that begins."""
+    return read({fund.name for key in keys for fund in funds_of(key, now)})
+
+
+def balance(account_id: int) -> Decimal:
+    return usd(_read([f"a{account_id}"]).popitem()[1][1])
+
+
+def spent(key_id: int, period: str, now: float) -> Decimal:
+    """USD that a key has spent in the period that holds this moment."""
+    return usd(-_read([_budget(key_id, period, int(now // DAY), 0).name]).popitem()[1][1])
+
+
+def spent_by(keys: Iterable[ApiKey], now: float) -> dict[int, Decimal]:
+    """By their ids: what each of these keys has spent in the period of its budget that holds this moment."""
+    names = {key.pk: _budget(key.pk, key.budget_period, int(now // DAY), 0).name for key in keys}
+    found = _read(list(names.values()))
+    return {pk: usd(-found[name][1]) for pk, name in names.items()}
+
+
+def entry_of(request_id: str) -> LedgerEntry | None:
+    """The charge of a request: its account's balance has moved by it."""
+    return LedgerEntry.objects.filter(request_id=request_id).first()
+
+
+def _read(names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Each fund's (seq, picodollars); of what the ledger has not heard of: zeros."""
+    accounts: dict[int, str] = {}
+    periods: dict[tuple[date, date], dict[int, str]] = defaultdict(dict)
+    for name in names:
+        whose, *period = name.split(":")
+        if whose[0] == "a":
+            accounts[int(whose[1:])] = name
+        else:
+            periods[_span(*period)][int(whose[1:])] = name
+    found = dict.fromkeys(names, (0, 0))
+    for part in _in_parts(list(accounts), _NAMES):
+        for account, seq, amount in _rows(_BALANCES.format(_places(part)), part):
+            found[accounts[account]] = (seq, amount)
+    for span, keys in periods.items():
+        for part in _in_parts(list(keys), _NAMES):
+            for key, seq, amount in _rows(_SPENT.format(_places(part)), [*span, EVER, *part]):
+                found[keys[key]] = (seq, -int(amount))
+    return found
+
+
+def _span(period: str, first: str = "") -> tuple[date, date]:
+    if period == "total":
+        return EVER, EVER + timedelta(days=1)
+    begun = date.fromisoformat(first)
+    return begun, end(period, begun)
+
+
+_BALANCES = f"SELECT account_id, seq, amount FROM {_BALANCE} WHERE account_id IN ({{}})"  # noqa: S608
+# In one statement: `seq` must not be newer or older than the days.
+_SPENT = (
+    f"SELECT ever.key_id, ever.seq, COALESCE(SUM(days.amount), 0) FROM {_SPEND} ever "  # noqa: S608
+    f"LEFT JOIN {_SPEND} days ON days.key_id = ever.key_id AND days.day >= %s AND days.day < %s "
+    "WHERE ever.day = %s AND ever.key_id IN ({}) GROUP BY ever.key_id, ever.seq"
+)
 
 
 class Difference(NamedTuple):
@@ -87,5 +262,74 @@ class Difference(NamedTuple):
 
 
 def audit() -> list[Difference]:
-    """Recompute every balance from its entries."""
-    raise NotImplementedError
+    """Recompute every balance from its entries, and what each key has spent from its days and its usage."""
+    with _one_moment():
+        return [*_wrong_balances(), *_wrong_spending()]
+
+
+@contextmanager
+def _one_moment() -> Iterator[None]:
+    """Everything is read as it stood at one moment, whatever is charged meanwhile."""
+    is_first = not connection.in_atomic_block
+    with transaction.atomic():
+        if is_first and connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+def _wrong_balances() -> list[Difference]:
+    rows = _rows(
+        "SELECT account_id, SUM(kept), SUM(entries) FROM ("  # noqa: S608
+        f"SELECT account_id, amount AS kept, 0 AS entries FROM {_BALANCE} "
+        f"UNION ALL SELECT account_id, 0, amount FROM {_ENTRY}) both_of_them "
+        "GROUP BY account_id HAVING SUM(kept) <> SUM(entries) ORDER BY account_id"
+    )
+    names = dict(Account.objects.filter(pk__in=[pk for pk, *_ in rows]).values_list("pk", "name"))
+    return [_difference(f"account {names.get(pk, pk)}", kept, entries) for pk, kept, entries in rows]
+
+
+def _wrong_spending() -> list[Difference]:
+    """Sums beside their days, and the days beside the usage: charges of unmetered accounts have no entries."""
+    spending: Callable[[], Iterable[tuple[int, date, int]]] = import_string(settings.KEY_SPENDING)
+    entries = {(key, day): amount for key, day, amount in spending()}
+    rows = KeySpend.objects.values_list("key_id", "day", "amount")
+    kept = {(key, day): picodollars(amount) for key, day, amount in rows}
+    sums: dict[tuple[int, date], int] = defaultdict(int)
+    for (key, day), amount in kept.items():
+        if day != EVER:
+            sums[key, EVER] += amount
+    entries |= {each: min(amount, _FULL) for each, amount in sums.items()}
+    wrong = sorted(each for each in {*kept, *entries} if kept.get(each, 0) != entries.get(each, 0))
+    return [_difference(_subject(*each), kept.get(each, 0), entries.get(each, 0)) for each in wrong]
+
+
+def _subject(key: int, day: date) -> str:
+    name = ApiKey.objects.filter(pk=key).values_list("prefix", flat=True).first() or key
+    return f"key {name} {'in all' if day == EVER else f'on {day}'}"
+
+
+def _difference(subject: str, kept: Any, entries: Any) -> Difference:
+    return Difference(subject, usd(int(kept)), usd(int(entries)))
+
+
+def _rows(statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [_parameter(value) for value in values])
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
+
+
+def _parameter(value: Any) -> Any:
+    """Dates as the database takes them: SQLite keeps text, in Django's way of writing it."""
+    if isinstance(value, datetime):
+        return connection.ops.adapt_datetimefield_value(value)
+    return connection.ops.adapt_datefield_value(value) if isinstance(value, date) else value
+
+
+def _places(values: Collection[object]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _in_parts(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + most] for start in range(0, len(items), most))

@@ -1,7 +1,9 @@
-"""The console's forms for keys and users: lists are written as text, one name a line."""
+"""The console's forms for keys, credit and users: lists are written as text, one name a line."""
 
 import re
+import secrets
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django import forms
@@ -10,6 +12,7 @@ from django.utils import timezone
 from unfold.forms import UserChangeForm as BaseUserChangeForm
 from unfold.forms import UserCreationForm as BaseUserCreationForm
 from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
     UnfoldAdminExpandableTextareaWidget,
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminTextInputWidget,
@@ -21,6 +24,16 @@ from accounts.models import Account, ApiKey, User
 def split_names(text: str) -> list[str]:
     """Names between commas and line breaks, each once, in the order given."""
     return list(dict.fromkeys(name.strip() for name in re.split(r"[,\n\r]", text) if name.strip()))
+
+
+class UsdWidget(UnfoldAdminDecimalFieldWidget):
+    """Any number of decimals: a browser takes whole numbers only where nothing is said."""
+
+    def __init__(self, attrs: dict[str, Any] | None = None) -> None:
+        super().__init__({"step": "any", **(attrs or {})})
+
+    def format_value(self, value: Any) -> Any:
+        return f"{value:f}" if isinstance(value, Decimal) else super().format_value(value)
 
 
 class NamesField(forms.CharField):
@@ -51,7 +64,8 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
         model = ApiKey
         fields: ClassVar[list[str]] = [
             *("name", "is_active", "expires_at", "notes"),
-            *("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "concurrency", "strict"),
+            *("allowed_models", "allowed_groups", "allowed_networks", "strict"),
+            *("rps", "rpm", "tpm", "concurrency", "budget", "budget_period"),
         ]
 
 
@@ -111,6 +125,30 @@ class RotateForm(forms.Form):
 
     def duration(self) -> timedelta:
         return timedelta(hours=int(self.cleaned_data["grace"]))
+
+
+class GrantForm(forms.Form):
+    """`once` makes the form's second sending, by a double click or a reload, no second grant."""
+
+    amount = forms.DecimalField(
+        label="Amount, USD",
+        decimal_places=12,
+        widget=UsdWidget(attrs={"autofocus": True, "autocomplete": "off"}),
+        help_text="Negative: take from the balance.",
+    )
+    note = forms.CharField(
+        required=False,
+        max_length=300,
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
+        help_text="An invoice, a reason: kept with the entry.",
+    )
+    once = forms.CharField(max_length=40, widget=forms.HiddenInput(), initial=lambda: f"grant-{secrets.token_hex(16)}")
+
+    def clean_once(self) -> str:
+        once: str = self.cleaned_data["once"]
+        if not re.fullmatch(r"grant-[0-9a-f]{32}", once):
+            raise ValidationError("This form is not one of ours: load the page again.")
+        return once
 
 
 class UserCreationForm(BaseUserCreationForm):

@@ -90,9 +90,8 @@ def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
         raise ValidationError("This key is switched off: enable it first, or make a new one.")
     if old.is_expired:
         raise ValidationError("This key has expired: make a new one.")
-    rights = ("allowed_models", "allowed_groups", "allowed_networks", "rps", "rpm", "tpm", "concurrency", "strict",
-              "budget", "budget_period")
-    copied = ("name", "notes", *rights)
+    limits = ("rps", "rpm", "tpm", "concurrency", "budget", "budget_period")
+    copied = ("name", "notes", "allowed_models", "allowed_groups", "allowed_networks", "strict", *limits)
     with transaction.atomic():
         fields = {name: getattr(old, name) for name in copied}
         new, text = issue(old.account, expires_at=old.expires_at, rotated_from=old, **fields)
@@ -144,13 +143,11 @@ class Rates(NamedTuple):
 
     def of(self, subject: str) -> tuple[Limit, ...]:
         """In the order in which they are checked."""
-        kinds = (
-            ("concurrency", self.concurrency),
-            ("rps", self.rps),
-            ("rpm", self.rpm),
-            ("tpm", self.tpm),
-        )
+        kinds = (("concurrency", self.concurrency), ("rps", self.rps), ("rpm", self.rpm), ("tpm", self.tpm))
         return tuple(Limit(subject, kind, value) for kind, value in kinds if value)
+
+
+NO_RATES = Rates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,7 @@ class Key:
     period: str = "total"
     billing: str = "unmetered"
     ceiling: int = 0
-    account_rates: Rates = Rates()
+    account_rates: Rates = NO_RATES
     limits: tuple[Limit, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -215,6 +212,9 @@ class KeyTable:
     anonymous: Key | None  # whose name requests without a key run under, where that is allowed
     seen: dict[bytes, Key] = field(default_factory=dict)
 
+    def all(self) -> list[Key]:
+        return [*self.by_digest.values(), *([self.anonymous] if self.anonymous else [])]
+
     def find(self, credential: bytes) -> Key | None:
         key = self.seen.get(credential)
         if key is None:
@@ -232,10 +232,10 @@ def load() -> KeyTable:
     """Read all keys from the database. The version is read first, so that a change in between is seen next time."""
     current = version()
     rows = ApiKey.objects.select_related("account").exclude(expires_at__lt=timezone.now())
-    return KeyTable(current, {bytes(row.digest): _freeze(row) for row in rows.iterator()}, _anonymous())
+    return KeyTable(current, {bytes(row.digest): freeze(row) for row in rows.iterator()}, anonymous())
 
 
-def _freeze(row: ApiKey) -> Key:
+def freeze(row: ApiKey) -> Key:
     return Key(
         id=row.pk,
         name=row.name,
@@ -269,7 +269,7 @@ def _names(names: Iterable[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _anonymous() -> Key | None:
+def anonymous() -> Key | None:
     if not settings.ALLOW_NO_AUTH:
         return None
     account, _ = Account.objects.get_or_create(name="anonymous")

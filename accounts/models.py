@@ -1,6 +1,7 @@
 """Who pays (`Account`), with which key (`ApiKey`), and what was paid (`LedgerEntry`, `Balance`, `KeySpend`)."""
 
 import ipaddress
+import uuid
 from typing import Any
 
 from django.conf import settings
@@ -207,7 +208,11 @@ class Balance(models.Model):
 
 
 class KeySpend(models.Model):
-    """What a key has spent on one day (UTC), whatever its account's billing: budgets are sums of it."""
+    """What a key has spent on one day (UTC), whatever its account's billing: budgets are sums of it.
+
+    The row of the day 0001-01-01 (`credits.EVER`) is the key's sum over all days; its `seq` orders all of the key's
+    charges: a sum over days would not (two transactions on two days see the same sum, each without the other's amount).
+    """
 
     key_id = models.BigIntegerField()
     day = models.DateField()
@@ -219,3 +224,62 @@ class KeySpend(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount} USD on {self.day}"
+
+
+class Notice(models.Model):
+    """What an operator and an account's people should hear of. Made and ended by `accounts.notices`.
+
+    While it stands (`ended_at` is empty), the same is not said again.
+    """
+
+    class Kind(models.TextChoices):
+        """The `type` of a webhook."""
+
+        KEY_EXPIRING = "key.expiring", "API key expires soon"
+        KEY_BUDGET = "key.budget", "budget of an API key"
+        LOW_BALANCE = "account.low_balance", "low balance"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=40, choices=Kind)
+    subject = models.CharField(max_length=150, help_text="What exactly it is about: of one subject, one stands.")
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="notices")
+    text = models.TextField()
+    data = models.JSONField(default=dict)
+    created_at = models.DateTimeField()
+    ended_at = models.DateTimeField("over since", null=True, help_text="Empty: it still is so.")
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "subject"], condition=models.Q(ended_at=None), name="notice_stands_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class NoticeDelivery(models.Model):
+    """A notice on its way out by one channel. `due_at`: the next try; empty: it is delivered, or given up."""
+
+    class Channel(models.TextChoices):
+        MAIL = "mail"
+        WEBHOOK = "webhook"
+
+    notice = models.ForeignKey(Notice, on_delete=models.CASCADE, related_name="deliveries")
+    channel = models.CharField(max_length=10, choices=Channel)
+    due_at = models.DateTimeField(null=True)
+    tries = models.PositiveSmallIntegerField(default=0)
+    delivered_at = models.DateTimeField(null=True)
+    trouble = models.CharField(max_length=300, blank=True, default="")
+
+    class Meta:
+        verbose_name_plural = "notice deliveries"
+        constraints = [models.UniqueConstraint(fields=["notice", "channel"], name="delivery_once_a_channel")]
+        indexes = [models.Index(fields=["due_at"], name="deliveries_due", condition=models.Q(due_at__isnull=False))]
+
+    def __str__(self) -> str:
+        if self.delivered_at:
+            return f"{self.channel}: delivered"
+        return f"{self.channel}: {'waiting' if self.due_at else 'given up'}"

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import DecimalValidator, MaxValueValidator, MinValueValidator
 from django.db import models
 
 PICODOLLARS = 10**12
@@ -17,9 +17,9 @@ MOST = Decimal(9_000_000)  # USD
 
 def picodollars(usd: Decimal) -> int:
     """Raises `ValueError` where the amount has more than twelve decimals."""
-    scaled = usd.scaleb(12)
-    whole = int(scaled)
-    if whole != scaled:
+    numerator, denominator = usd.as_integer_ratio()  # exact, where arithmetic would round to 28 digits
+    whole, rest = divmod(numerator * PICODOLLARS, denominator)
+    if rest:
         raise ValueError(f"{usd} USD has more than 12 decimals")
     return whole
 
@@ -31,8 +31,16 @@ def usd(amount: int) -> Decimal:
     return Decimal(f"{'-' if amount < 0 else ''}{whole}{'.' if digits else ''}{digits}")
 
 
+def shown(usd: Decimal) -> str:
+    """For people: `1,234.50`; every decimal where there are more than two."""
+    cents = f"{usd:,.2f}"
+    return cents if Decimal(cents.replace(",", "")) == usd else f"{usd:,f}"
+
+
+_DECIMAL: Any = models.DecimalField(max_digits=19, decimal_places=12)
+
 if TYPE_CHECKING:
-    _Base = models.BigIntegerField[Any, Any]
+    _Base = models.DecimalField[Any, Any]  # what Python sees
 else:
     _Base = models.BigIntegerField
 
@@ -40,20 +48,17 @@ else:
 class UsdField(_Base):
     """`Decimal` USD to Python and to forms; whole picodollars to the database."""
 
-    default_validators = [MinValueValidator(-MOST), MaxValueValidator(MOST)]
+    default_validators = [DecimalValidator(19, 12), MinValueValidator(-MOST), MaxValueValidator(MOST)]
 
     @property
     def validators(self) -> list[Any]:  # not the database's range, which is in picodollars
-        return [*self.default_validators, *self._validators]
+        return [*self.default_validators, *self._validators]  # type: ignore[attr-defined]  # Django's own, not in its stubs
 
     def from_db_value(self, value: Any, *_: Any) -> Decimal | None:
         return None if value is None else usd(int(value))
 
     def to_python(self, value: Any) -> Decimal | None:
-        if value is None or isinstance(value, Decimal):
-            return value
-        field = models.DecimalField(max_digits=19, decimal_places=12)
-        found: Decimal = field.to_python(value)
+        found: Decimal | None = _DECIMAL.to_python(value)
         return found
 
     def get_prep_value(self, value: Any) -> int | None:

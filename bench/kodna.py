@@ -17,7 +17,8 @@ from bench.processes import CLEAN_ENV
 
 ROOT = Path(__file__).resolve().parent.parent
 # Limits are on, and wide enough never to refuse: what they cost is to be measured.
-KEY_LIMITS = ["--rpm", "100000000", "--rps", "10000000", "--concurrency", "100000"]
+KEY_LIMITS = ["--rpm", "100000000", "--rps", "10000000", "--concurrency", "100000", "--tpm", "2000000000", "--budget", "1000000"]
+CREDIT = "1000000"  # USD
 LEAVE_MODEL = "mock-leave"
 ROWS_SECONDS = 15
 COMMAND_SECONDS = 120
@@ -84,6 +85,7 @@ def prepare(server: str, upstream: int, leave_upstream: int) -> Gateway:
     _manage(server, "migrate", "--verbosity", "0")
     _manage(server, "catalog", "load", str(catalog))
     key = _manage(server, "keys", "create", "--account", "bench", *KEY_LIMITS)
+    _manage(server, "credits", "grant", "bench", CREDIT)  # prepaid: every request is held and charged
     return Gateway(
         server,
         importlib.metadata.version(server),

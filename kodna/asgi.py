@@ -18,34 +18,65 @@ from django.core.asgi import get_asgi_application
 
 _django = get_asgi_application()
 
-from models_catalog.tasks import discover_models
-from proxy import asgi, background, held, meter
-from proxy.background import Tables
+from proxy import asgi, background, held, jobs, meter
+from proxy.admission import Admission
+from proxy.background import Background, Tables
+from proxy.counters.base import RENEW_SECONDS, Store
+from proxy.counters.failover import Counters, worker_name
+from proxy.counters.memory import Memory
 from proxy.exchange import Gateway
-from proxy.limits import Limiter
+from proxy.journal import Journal
 from proxy.status import Status
 from proxy.upstream import Pool
-from proxy.usage import Journal
 
-DISCOVER_SECONDS = 30.0
+WATCH_SECONDS = 0.25
 
 
-_threads: list[background.Background] = []
+_threads: list[Background] = []
+_journals: list[Journal] = []
+
+
+def _adopt() -> None:
+    """Before a move between stores has ended, what dead processes have used must be in the ledger."""
+    _journals[0].adopt()
+
+
+def _remains(process: str) -> bool:
+    return _journals[0].remains(process)
 
 
 def _start() -> asgi.Application:
-    tables = Tables()
-    journal = Journal(settings.DATA_DIR / "journal", settings.JOURNAL_BYTES)
+    name = worker_name()
+    counters = Counters(settings.REDIS_URL, name, _adopt, _remains) if settings.REDIS_URL else None
+    store: Store = counters or Memory()
+    journal = Journal(
+        settings.DATA_DIR / "journal",
+        store,
+        rotate_at=settings.JOURNAL_BYTES,
+        most=settings.JOURNAL_MAX_BYTES,
+        process=name,
+    )
+    _journals.append(journal)
+    # What dead processes left must be in the ledger before anybody asks it what may be spent.
+    tables = Tables(learn=store.learn, first=journal.adopt)
     threads = background.data_plane(tables, journal)
+    threads.append(_counting(store, counters))
     # With Redis, Celery's beat has the periodic jobs: see `kodna.celery`.
-    periodic: background.Rounds = [] if settings.REDIS_URL else [(DISCOVER_SECONDS, discover_models)]
-    jobs = background.Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])
-    _threads.extend([*threads, jobs])
+    periodic: background.Rounds = [] if settings.REDIS_URL else [(jobs.TICK, jobs.run_due)]
+    _threads.extend([*threads, Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])])
     for thread in _threads:
         thread.start()
     atexit.register(_stop)
     threads[0].settled.wait(10)  # a request before that would find no key
-    return asgi.Application(Gateway(tables, journal, Limiter(), Pool(), held.from_settings()), Status(tables, threads))
+    gateway = Gateway(tables, journal, Admission(store), Pool(), held.from_settings())
+    return asgi.Application(gateway, Status(tables, journal, threads, lambda: counters.degraded if counters else ""))
+
+
+def _counting(store: Store, counters: Counters | None) -> Background:
+    rounds: background.Rounds = [(RENEW_SECONDS, store.renew)]
+    if counters is not None:
+        rounds.insert(0, (WATCH_SECONDS, counters.watch))
+    return Background("kodna-counters", rounds, store.close)
 
 
 def _stop() -> None:

@@ -12,14 +12,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kodna.settings")
 app = Celery("kodna")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-app.conf.beat_schedule = {
-    "discover-models": {
-        "task": "models_catalog.tasks.discover_models",
-        "schedule": 30.0,
-        # What no worker took is not worth doing when the next one comes: else they pile up while none runs.
-        "options": {"expires": 25},
-    }
-}
+ASK_SECONDS = 60.0  # beat asks so often for the rarer jobs too: one that was missed is made up soon
+
+
+def _entry(name: str, seconds: float) -> dict[str, object]:
+    every = min(seconds, ASK_SECONDS)
+    # What no worker took is not worth doing when the next one comes: else they pile up while none runs.
+    options = {"expires": every * 0.8}
+    return {"task": "proxy.tasks.run_job", "args": (name, every), "schedule": every, "options": options}
+
+
+app.conf.beat_schedule = {name: _entry(name, seconds) for name, (_, seconds) in settings.JOBS.items()}
 
 
 def _refuse_without_redis(**_: object) -> None:

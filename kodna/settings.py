@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
-from kodna import __version__, env
+from kodna import __version__, env, notice_env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_dotenv(Path.cwd() / ".env")
@@ -67,6 +67,11 @@ MAX_BODY_BYTES = int(env.number("KODNA_MAX_BODY_MB", 64, least=0.001) * 1024 * 1
 BODY_TIMEOUT = env.number("KODNA_BODY_TIMEOUT", 60, least=0.05)  # seconds for a client to send its whole body
 KEEPALIVE_SECONDS = env.number("KODNA_KEEPALIVE_SECONDS", 15, least=0.05)  # silence after which a stream gets a comment
 REFRESH_SECONDS = env.number("KODNA_REFRESH_SECONDS", 0.4, least=0.05)  # how often a process looks for changes
+# For how long keys and catalog are used that could not be read again, while the database is away.
+DATABASE_GRACE = env.number("KODNA_DATABASE_GRACE", 3600)
+# The most that the journal may take on the disk: beyond it new requests are refused until it has moved on.
+JOURNAL_MAX_BYTES = int(env.number("KODNA_JOURNAL_MAX_MB", 1024, least=0.001) * 1024 * 1024)
+USAGE_DAYS = int(env.number("KODNA_USAGE_DAYS", 0))  # for how long rows are kept, 0: for ever; sums and ledger stay
 # A journal file is replaced when it is larger than this and wholly in the database.
 JOURNAL_BYTES = int(env.number("KODNA_JOURNAL_MB", 16, least=0.001) * 1024 * 1024)
 # Responses conversations (`store`, `previous_response_id`) are held in Redis, or in memory where there is none. For how
@@ -84,6 +89,30 @@ PROVIDER_ENV = {
 }
 if OLLAMA := os.environ.get("OLLAMA_BASE_URL"):
     PROVIDER_ENV["OLLAMA_BASE_URL"] = OLLAMA.rstrip("/").removesuffix("/v1")
+
+# Notices (a key expires, a budget or a balance runs out) go out by mail and by a signed webhook, each where it is set.
+MAIL_SERVER = notice_env.mail_server("KODNA_SMTP_URL")
+OPERATOR_MAIL = env.words("KODNA_OPERATOR_MAIL")
+DEFAULT_FROM_EMAIL = os.environ.get("KODNA_MAIL_FROM", "")
+if MAIL_SERVER.host and "@" not in DEFAULT_FROM_EMAIL:
+    raise ImproperlyConfigured("KODNA_SMTP_URL needs KODNA_MAIL_FROM: the address that mail comes from")
+EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD, EMAIL_USE_TLS, EMAIL_USE_SSL = MAIL_SERVER
+EMAIL_TIMEOUT = 15
+WEBHOOK_URL, WEBHOOK_SECRET = notice_env.webhook("KODNA_WEBHOOK_URL", "KODNA_WEBHOOK_SECRET")
+# The periodic jobs: a function without arguments, which says what it did, and the seconds between. See `proxy.jobs`.
+JOBS: dict[str, tuple[str, float]] = {
+    "discover-models": ("models_catalog.tasks.discover_models", 30),
+    "reap-holds": ("proxy.tasks.reap_holds", 60),
+    "notice-low-balances": ("accounts.tasks.notice_low_balances", 60),
+    "notice-budgets": ("accounts.tasks.notice_budgets", 60),
+    "notice-expiring-keys": ("accounts.tasks.notice_expiring_keys", 3600),
+    "deliver-notices": ("accounts.tasks.deliver_notices", 30),
+    "roll-up-hours": ("proxy.tasks.roll_up_hours", 3600),
+    "roll-up-days": ("proxy.tasks.roll_up_days", 86400),
+    "retention": ("proxy.tasks.retain", 86400),
+    "forget-notices": ("accounts.tasks.forget_notices", 86400),
+    "forget-workers": ("proxy.tasks.forget_workers", 86400),
+}
 
 # --- Django ----------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -163,6 +192,17 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_BASE_URL.startswith("https:/
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+# What key holders ask of their own account: keys as on the hot path, JSON, errors in OpenAI's shape.
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.drf_auth.KeyAuthentication"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "accounts.drf_auth.AnyAccept",
+    "DEFAULT_PARSER_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "EXCEPTION_HANDLER": "proxy.api.refuse",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,  # `?format=` is the views' own
+}
+
 CELERY_BROKER_URL = REDIS_URL or "memory://"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
@@ -192,6 +232,8 @@ LOGGING = {
 
 # Who tells which model a new key's snippets name: `accounts` does not know the catalog.
 SNIPPET_MODEL = "models_catalog.checks.example_model_id"
+# Who tells what keys have spent by their usage rows, for `credits audit`: nor does it know the proxy.
+KEY_SPENDING = "proxy.rollups.spending"
 
 
 def _page(title: str, icon: str, name: str) -> dict[str, object]:
@@ -214,6 +256,7 @@ UNFOLD = {
                 "items": [
                     _page("API keys", "key", "accounts_apikey"),
                     _page("Accounts", "group", "accounts_account"),
+                    _page("Ledger", "account_balance_wallet", "accounts_ledgerentry"),
                     _page("Users", "person", "accounts_user"),
                 ],
             },
@@ -227,7 +270,13 @@ UNFOLD = {
                     _page("Settings", "tune", "models_catalog_catalog"),
                 ],
             },
-            {"title": "Usage", "items": [_page("Requests", "receipt_long", "proxy_usagerecord")]},
+            {
+                "title": "Usage",
+                "items": [
+                    _page("Requests", "receipt_long", "proxy_usagerecord"),
+                    _page("Usage report", "bar_chart", "proxy_usagequarter"),
+                ],
+            },
         ],
     },
 }

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, DecimalField, QuerySet, TextField
+from django.db.models import Count, DecimalField, OuterRef, Q, QuerySet, Subquery, TextField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -254,11 +254,39 @@ class LiveFilter(admin.SimpleListFilter):
         return queryset
 
 
+def unpriced(queryset: Any) -> Any:
+    """The models of which nobody can say what a request costs."""
+    now = rows.Price.objects.filter(model=OuterRef("pk"), valid_from__lte=timezone.now()).order_by("-valid_from")[:1]
+    prices = queryset.annotate(price_in=Subquery(now.values("input")), price_out=Subquery(now.values("output")))
+    return prices.filter(Q(price_in=None) | Q(price_out=None))
+
+
+class PriceFilter(admin.SimpleListFilter):
+    title = "price"
+    parameter_name = "price"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "has one"), ("no", "has none")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        match self.value():
+            case "yes":
+                return queryset.exclude(pk__in=unpriced(rows.Model.objects.all()).values("pk"))
+            case "no":
+                return unpriced(queryset)
+        return queryset
+
+
+NAMED = 10  # of the models without a price
+RATE = (("rps", "rpm"), ("tpm", "concurrency"))
+
+
 @admin.register(rows.Model)
 class ModelAdminPage(Switchable):
     form = ModelForm
     list_display = ("slug", "vendor", "context_size", "output_size", "price", "state", "switch")
-    list_filter = (LiveFilter, "is_active", "vendor")
+    list_before_template: Any = "admin/models_catalog/model/todo.html"
+    list_filter = (LiveFilter, PriceFilter, "is_active", "vendor")
     list_select_related = ("vendor",)
     list_per_page = 50
     search_fields = ("slug", "name", "aliases__slug")
@@ -269,6 +297,7 @@ class ModelAdminPage(Switchable):
     fieldsets = (
         (None, {"fields": ("slug", "vendor", "name", "description", "is_active")}),
         ("Limits", {"fields": (("context", "output"), "limits")}),
+        ("Limits of all keys together", {"fields": RATE}),
         ("What it can", {"fields": (("input_modalities", "output_modalities"), ("supports", "fallbacks"))}),
         ("Listing", {"fields": ("position", "created_at")}),
     )
@@ -302,8 +331,16 @@ class ModelAdminPage(Switchable):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         model = self.get_object(request, object_id)
-        extra = {"reasons": checks.why_dead(model)} if model else {}
+        this = rows.Model.objects.filter(pk=model.pk) if model else rows.Model.objects.none()
+        extra = {"reasons": checks.why_dead(model), "unpriced": unpriced(this).exists()} if model else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """With what is to be done: a price for each model that answers."""
+        live = checks.live_routes(unpriced(rows.Model.objects.filter(is_active=True)).order_by("slug"))
+        names = [model.slug for model in live if model.live]  # type: ignore[attr-defined]
+        todo: dict[str, Any] = {"unpriced": names[:NAMED], "more_unpriced": len(names[NAMED:])}
+        return super().changelist_view(request, {**(extra_context or {}), **todo})
 
 
 @admin.register(rows.Alias)

@@ -24,7 +24,9 @@ __all__ = ["Invalid", "as_data", "builtin_data", "export", "load", "load_builtin
 
 _HERE = Path(__file__).parent
 _FILE_KEYS = {"is_active": "enabled", "discovers": "discover"} | {
-    key.column: f"timeout.{name}" for name, key in schema.TIMEOUT.items()
+    key.column: f"{group}.{name}"
+    for group, keys in (("timeout", schema.TIMEOUT), ("rate", schema.RATE))
+    for name, key in keys.items()
 }
 
 
@@ -50,7 +52,7 @@ def as_data() -> dict[str, Any]:
         "models": {
             model.slug: _model_data(model, there)
             for model in named
-            if model.slug in referred or not (made_by_discovery(model) and not _said(model, schema.MODEL))
+            if model.slug in referred or not made_by_discovery(model) or _said(model, schema.MODEL | schema.RATE)
         },
         "aliases": aliases,
     }
@@ -101,6 +103,8 @@ def _without_password(url: str) -> str:
 
 def _model_data(row: rows.Model, there: set[str]) -> dict[str, Any]:
     data = {"vendor": row.vendor.slug, **_said(row, schema.MODEL)}
+    if rate := _said(row, schema.RATE):
+        data["rate"] = Flow(rate)
     data["fallbacks"] = FlowList(name for name in row.fallbacks if name in there)
     prices = [_price_data(price) for price in sorted(row.prices.all(), key=lambda price: price.valid_from)]
     data["price" if len(prices) == 1 else "prices"] = prices[0] if len(prices) == 1 else prices

@@ -279,6 +279,10 @@ def _timeout(checker: Checker, value: Any, path: str) -> dict[str, Any]:
     return checker.record(value, path, TIMEOUT)
 
 
+def _rate(checker: Checker, value: Any, path: str) -> dict[str, Any]:
+    return checker.record(value, path, RATE)
+
+
 def _price(checker: Checker, value: Any, path: str) -> dict[datetime, Columns]:
     record = checker.record(value, path, PRICE)
     return {record.get("from", EPOCH): checker.by_column(rows.Price, record, PRICE)}
@@ -339,6 +343,12 @@ ROUTE = {
     "weight": Key("weight", whole),
     "enabled": Key("is_active", flag),
 }
+RATE = {
+    "rps": Key("rps", whole),
+    "rpm": Key("rpm", whole),
+    "tpm": Key("tpm", whole),
+    "concurrency": Key("concurrency", whole),
+}
 MODEL = {
     "vendor": Key("", text(rows.Vendor.slug)),
     "name": Key("name", text(rows.Model.name)),
@@ -347,6 +357,7 @@ MODEL = {
     "context": Key("context", whole),
     "output": Key("output", whole),
     "limits": Key("limits", choice(list(rows.Model.Limits.values))),
+    "rate": Key("", _rate),
     "price": Key("", _price),
     "prices": Key("", _prices),
     "input_modalities": Key("input_modalities", names),
@@ -416,6 +427,7 @@ def _model_entry(checker: Checker, value: Any, path: str) -> ModelEntry:
             checker.fault(f"{path}.routes[{index}]", "this provider and model are there already")
         routes[way] = checker.by_column(rows.Route, route, ROUTE)
     columns = checker.by_column(rows.Model, record, MODEL)
+    columns |= checker.by_column(rows.Model, record.get("rate", {}), RATE)
     return ModelEntry(columns, record.get("vendor", ""), routes, record.get("prices") or record.get("price") or {})
 
 

@@ -198,6 +198,7 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Model
         fields: ClassVar[list[str]] = [
             *("slug", "vendor", "name", "description", "is_active", "context", "output", "limits"),
+            *("rps", "rpm", "tpm", "concurrency"),
             *("input_modalities", "output_modalities", "supports", "fallbacks", "position"),
         ]
 

@@ -79,7 +79,6 @@ class Listing:
     default_model: str
     model_count: int
     live_count: int
-    any_enforced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,7 @@ class Page:
     contact: str
     rps: int
     rpm: int
+    tpm: int
     concurrency: int
     body_limit: str
     body_timeout: str
@@ -194,7 +194,6 @@ def listing(version: int) -> Listing:
         default_model=catalog.default_model,
         model_count=len(catalog.models),
         live_count=sum(bool(model.routes) for model in catalog.models.values()),
-        any_enforced=any(model.enforce for model in catalog.models.values()),
     )
 
 
@@ -208,6 +207,7 @@ def build(request: HttpRequest) -> Page:
         contact=settings.CONTACT,
         rps=settings.DEFAULT_RPS,
         rpm=settings.DEFAULT_RPM,
+        tpm=settings.DEFAULT_TPM,
         concurrency=settings.DEFAULT_CONCURRENCY,
         body_limit=size(settings.MAX_BODY_BYTES),
         body_timeout=f"{settings.BODY_TIMEOUT:g}",

@@ -1,25 +1,32 @@
-"""The console's page of requests: to look at only, and quick with millions of rows: nothing here counts them all."""
+"""The console's page of requests: to look at only, and quick with millions of rows: nothing here counts them all.
+
+The page of one request is its receipt. The usage report hangs here too (`pages`).
+"""
 
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
-from proxy.models import UsageRecord
+from accounts.credits import entry_of
+from proxy import job_admin, pages  # noqa: F401  # the jobs' page registers itself
+from proxy.models import UsageQuarter, UsageRecord
 
 RECENT = 5_000  # the newest requests, among which a filter looks for names to offer
 CHOICES = 50
 SUMMED = 100_000  # sums run over at most this many requests, the newest
 
+ATTEMPT = ("provider", "model", "status", "reason", "ms")  # PostgreSQL's JSON keeps no order
 OUTCOME_COLOURS = {
     "complete": "success",
     "incomplete": "warning",
@@ -85,8 +92,36 @@ class LossesFilter(admin.SimpleListFilter):
         return queryset.filter(losses__gt="") if self.value() else queryset  # as the index usage_with_losses has it
 
 
+class ReadOnlyAdmin(ModelAdmin):
+    """To look at: nothing is changed here."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(UsageQuarter)
+class UsageQuarterAdmin(ReadOnlyAdmin):
+    """Where other models have their list, the quarters have the usage report, and no pages of their own."""
+
+    def get_urls(self) -> list[URLPattern]:
+        report = self.admin_site.admin_view(self.changelist_view)
+        return [path("", report, name=name) for name in ("proxy_usagequarter_changelist", "proxy_usagerecord_report")]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        request.current_app = self.admin_site.name
+        return pages.usage_report(request, self.admin_site.each_context(request))
+
+
 @admin.register(UsageRecord)
-class UsageRecordAdmin(ModelAdmin):
+class UsageRecordAdmin(ReadOnlyAdmin):
     list_display = (*("time", "key", "models_used", "provider", "result", "tokens", "price", "total", "is_stream"),)
     list_display_links = ("time",)
     list_filter = (
@@ -122,27 +157,16 @@ class UsageRecordAdmin(ModelAdmin):
                     ("prompt_tokens", "completion_tokens"),
                     ("cached_tokens", "cache_write_tokens"),
                     ("reasoning_tokens", "estimated"),
-                    "exact_cost",
                 )
             },
         ),
+        ("Paid", {"fields": ("price_used", ("exact_cost", "most_held"), ("not_charged", "settled"))}),
         ("Time", {"fields": (("first_token", "whole"),)}),
         ("Attempts", {"fields": ("attempts_table",)}),
     )
 
     class Media:
         css: ClassVar = {"all": ("admin_kodna/console.css",)}
-
-    # --- nothing is changed here ---
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         answer = super().changelist_view(request, extra_context)
@@ -205,7 +229,29 @@ class UsageRecordAdmin(ModelAdmin):
 
     @display(description="cost, USD")
     def exact_cost(self, row: UsageRecord) -> str:
-        return "no price is known" if row.cost is None else f"{row.cost.normalize():f}"
+        return "no price is known" if row.cost is None else f"{row.cost:f}"
+
+    @display(description="price, USD per million tokens")
+    def price_used(self, row: UsageRecord) -> str:
+        known = {kind: amount for kind, amount in (row.price or {}).items() if amount is not None}
+        return ", ".join(f"{kind.replace('_', ' ')} {amount}" for kind, amount in known.items()) or "none is known"
+
+    @display(description="held, USD")
+    def most_held(self, row: UsageRecord) -> str:
+        return "nothing" if row.held is None else f"{row.held:f}"
+
+    @display(description="not charged, USD")
+    def not_charged(self, row: UsageRecord) -> str:
+        return f"{row.shortfall:f}"
+
+    @display(description="in the ledger")
+    def settled(self, row: UsageRecord) -> SafeString | str:
+        entry = entry_of(row.request_id)
+        if entry is None:
+            return "nothing was charged" if row.metered else "no: the account was unmetered"
+        url = reverse("admin:accounts_ledgerentry_change", args=[entry.pk])
+        words = f"entry {entry.pk}: {entry.amount:f} USD, {entry.created_at:%Y-%m-%d %H:%M:%S}"
+        return format_html('<a href="{}" class="text-link">{}</a>', url, words)
 
     @display(description="first token")
     def first_token(self, row: UsageRecord) -> str:
@@ -226,6 +272,7 @@ class UsageRecordAdmin(ModelAdmin):
         """One line per route tried, whatever the recorder noted of it."""
         lines = [attempt if isinstance(attempt, dict) else {"attempt": attempt} for attempt in row.attempts]
         names = list(dict.fromkeys(name for line in lines for name in line))
+        names.sort(key=lambda name: ATTEMPT.index(name) if name in ATTEMPT else len(ATTEMPT))
         if not names:
             return "none"
         head = format_html_join("", "<th>{}</th>", ((name.replace("_", " "),) for name in names))

@@ -1,7 +1,8 @@
 """The table of the gateway's own endpoints, on raw ASGI. `kodna.asgi` mounts it beside Django.
 
-Each endpoint for models names its wire format and calls `relay`. Everything under /v1 and /v1beta is answered here,
-unknown paths and wrong methods too, in the error shape of whoever asks there.
+Each endpoint for models names its wire format and calls `relay`; what a key holder asks of the own account goes to
+Django's views (`api.Handover`). Everything under /v1 and /v1beta is answered here, unknown paths and wrong methods too,
+in the error shape of whoever asks there.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from urllib.parse import parse_qs
 
 from django.conf import settings
 
-from proxy import errors, replies, responses
+from proxy import api, errors, replies, responses
 from proxy.counting import count
 from proxy.demo import demo_chat, demo_models
 from proxy.exchange import Gateway, new_request_id
@@ -42,10 +43,12 @@ class Application:
         self._gateway = gateway
         self._model = listing.one
         self._responses = HeldResponses(gateway.tables, gateway.held)
+        self._django = api.Handover(gateway)
         self._table: dict[str, Methods] = {
             **{path: {"POST": partial(relay, gateway, Asked(form))} for path, form in _FORMATS.items()},
             "/v1/messages/count_tokens": {"POST": partial(count, gateway, anthropic_messages, "")},
             "/v1/models": {"GET": listing.all},
+            **{path: {"GET": self._django} for path in api.PATHS},
             "/health": {"GET": status.whole},
             "/health/live": {"GET": status.live},
             "/health/ready": {"GET": status.ready},
@@ -72,6 +75,8 @@ class Application:
         """Paths that hold a name."""
         if path.startswith(responses.PREFIX):
             return self._responses.at(path)
+        if path.startswith(api.RECEIPTS) and path != api.RECEIPTS and "/" not in path[len(api.RECEIPTS) :]:
+            return {"GET": self._django}
         if path.startswith(_GEMINI) and (found := self._of_gemini(path, scope)) is not None:
             return {"POST": found}
         return {"GET": self._model} if path.startswith("/v1/models/") else {}

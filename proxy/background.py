@@ -8,14 +8,15 @@ start-up event, and uvicorn; and each has a database connection of its own. `kod
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from django.conf import settings
 from django.db import DatabaseError, connection
 
 from accounts import keys
+from accounts.credits import known
 from models_catalog import snapshot
-from proxy.usage import Journal
+from proxy.journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -24,18 +25,40 @@ ADOPT_SECONDS = 5.0
 _LONGEST_WAIT = 3600.0  # `wait` takes no infinity
 
 
-class Tables:
-    """What a request is decided by: swapped whole, read without a lock. `loaded`: when they were last fresh."""
+Learn = Callable[[Mapping[str, tuple[int, int]]], None]
 
-    def __init__(self) -> None:
+
+def _to_nobody(_: Mapping[str, tuple[int, int]]) -> None:
+    """Of tables that decide nothing about money."""
+
+
+class Tables:
+    """What a request is decided by: swapped whole, read without a lock. `loaded`: when they were last fresh.
+
+    `learn`: who is told what the ledger says of the keys' funds. `first`: what is to be done before it is asked at all.
+    """
+
+    def __init__(self, learn: Learn = _to_nobody, first: Callable[[], object] | None = None) -> None:
         self.keys = keys.KeyTable(-1, {}, None)
         self.catalog = snapshot.EMPTY
         self.loaded = 0.0
+        self._learn = learn
+        self._first = first
+
+    @property
+    def age(self) -> float:
+        """Seconds since the database last said that they are fresh."""
+        return time.monotonic() - self.loaded
 
     def refresh(self) -> None:
         """Load what has changed. Raises `DatabaseError`; what was loaded before stays in force."""
+        if self._first is not None:
+            self._first()
+            self._first = None
         if keys.version() != self.keys.version:
-            self.keys = keys.load()
+            table = keys.load()
+            self._learn(known(table.all(), time.time()))
+            self.keys = table
         if snapshot.version() != self.catalog.version:
             self.catalog = snapshot.load()
         self.loaded = time.monotonic()

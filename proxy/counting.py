@@ -48,11 +48,11 @@ async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, re
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)
         attempts = routing.plan(target, envelope, catalog, key)
-        lease = gateway.limiter.admit(key)
+        await gateway.admission.count(request_id, key, target.model)
         try:
             status, answer = 200, await _counted(gateway, counter, envelope, attempts, timer)
         finally:
-            lease.release()
+            gateway.admission.store.settle(request_id, None, 0)
         headers: replies.Headers = [(b"content-type", b"application/json")]
     except ClientGone:
         return

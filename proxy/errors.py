@@ -53,6 +53,10 @@ class BadKey(Refusal):
     status, type, code = 401, "authentication_error", "invalid_api_key"
 
 
+class Insufficient(Refusal):
+    status, type, code = 402, "insufficient_credits", "insufficient_credits"
+
+
 class Forbidden(Refusal):
     status, type = 403, "permission_error"
 

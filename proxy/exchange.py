@@ -8,30 +8,33 @@ import logging
 import random
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from accounts.keys import Key
 from models_catalog import pricing
 from models_catalog.pricing import Price
+from models_catalog.snapshot import Model
 from proxy import meter, replies
+from proxy.admission import Admission, Reservation
 from proxy.background import Tables
-from proxy.errors import AllFailed, Refusal
+from proxy.errors import AllFailed, Insufficient, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
 from proxy.held import Entry, Held
 from proxy.ingress import ClientGone, Envelope, Scope, Send, header
-from proxy.limits import Lease, Limiter
+from proxy.journal import Journal, Mark
 from proxy.models import UsageRecord
 from proxy.outgoing import Passage, clamped
 from proxy.routing import Attempt, Target
 from proxy.timer import Timer
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
-from proxy.usage import Journal, Record, listed
+from proxy.usage import Record, listed
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
+_LASTING = 1.0  # seconds
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
@@ -54,7 +57,7 @@ class Gateway:
 
     tables: Tables
     journal: Journal
-    limiter: Limiter
+    admission: Admission
     pool: Pool
     held: Held
 
@@ -73,6 +76,8 @@ class Exchange:
         "_format",
         "_keepalive",
         "_key",
+        "_mark",
+        "_opened_anew",
         "_passage",
         "_price",
         "_recorded",
@@ -82,9 +87,9 @@ class Exchange:
         "delivering",
         "gateway",
         "gone",
-        "lease",
         "pricer",
         "record",
+        "reservation",
         "started",
         "timer",
     )
@@ -94,7 +99,7 @@ class Exchange:
         self.gone = False
         self.started = False
         self.delivering = False
-        self.lease: Lease | None = None
+        self.reservation: Reservation | None = None
         self.pricer: Pricer = _UNPRICED
         self.timer = Timer()
         self.record = Record(
@@ -119,6 +124,8 @@ class Exchange:
         self._stream: Stream | None = None
         self._answer: Relayed | None = None
         self._keepalive: asyncio.Task[None] | None = None
+        self._mark: Mark | None = None
+        self._opened_anew = False
 
     # --- what becomes known ------------------------------------------------------------------------------------------
 
@@ -137,20 +144,43 @@ class Exchange:
         self.record.model = target.model.id
         self.record.alias = target.alias
 
-    def tries(self, attempt: Attempt) -> None:
+    async def admitted(self, model: Model) -> None:
+        """Raises `RateLimited` (429), `Insufficient` (402), `BadRequest` (400), `Unavailable` (503)."""
+        assert self._key is not None
+        assert self._envelope is not None
+        record, admission = self.record, self.gateway.admission
+        self.reservation = await admission.admit(record.request_id, self._key, self._envelope, model, record.created)
+
+    async def tries(self, attempt: Attempt) -> None:
+        """Before it is asked. Raises `Refusal` where another model's price or limits do not allow it."""
+        record, reservation, key, envelope = self.record, self.reservation, self._key, self._envelope
+        assert reservation is not None
+        assert key is not None
+        assert envelope is not None
         self._attempt = attempt
         self._asked = time.perf_counter()
-        self._price = pricing.in_force(attempt.model.prices, self.record.created)
-        self.pricer = meter.pricer(self._price)
-        record = self.record
+        if attempt.model is not reservation.model:
+            await self.gateway.admission.reprice(reservation, key, envelope, attempt.model, record.created)
         record.model = attempt.model.id
         record.provider = attempt.route.provider.name
         record.upstream_model = attempt.route.model
+        self._price = price = pricing.in_force(attempt.model.prices, record.created)
+        self.pricer = meter.pricer(price)
+        record.price = price and (price.input, price.output, price.cached_input, price.cache_write)
+        record.metered = key.is_metered
+        record.funds = tuple(fund.name for fund in reservation.funds)
+        record.held = reservation.held if reservation.funds else None
+        # Whoever finds this line without its end knows what had been asked, and by the mark what had been delivered.
+        record.estimated = True
+        self._mark = self.gateway.journal.open(record)
+        self._mark.set(0, reservation.held)
+        record.estimated = False
 
     def passage(self, envelope: Envelope, attempt: Attempt) -> Passage:
         """The way to this provider and back. Raises `BadRequest` (400)."""
         answer_id = self.record.request_id.removeprefix("req_")
-        passage = Passage(envelope, attempt, self.pricer, answer_id, int(self.record.created))
+        bound = self.reservation.bound if self.reservation is not None else None
+        passage = Passage(envelope, attempt, self.pricer, answer_id, int(self.record.created), bound)
         self._passage = passage
         return passage
 
@@ -172,8 +202,8 @@ class Exchange:
             await self._start(200, headers)
             rest = await self._all_but_the_last(rest)
         if self._envelope is not None and self._envelope.kept:
-            await self._hold(answer.body)
-        self._complete(answer.usage, answer.text)
+            await self._keep(answer.body)
+        await self._complete(answer.usage, answer.text)
         if not self.started:
             await self._start(200, headers)
         await self._last(rest)
@@ -207,10 +237,48 @@ class Exchange:
         if stream.error is None:
             self.timer.unlimit()  # it is whole: no time that was for the provider may end it now
             if self._envelope is not None and self._envelope.kept:
-                await self._hold(getattr(stream, "response", b""))  # only Responses' streams have it
-            self._complete(stream.usage, stream.text())
+                await self._keep(getattr(stream, "response", b""))  # only Responses' streams have it
+            await self._complete(stream.usage, stream.text())
         else:
             self._partial(Outcome.INCOMPLETE, 200, AllFailed.code or "")
+        await self._last(data)
+
+    async def pays(self) -> bool:
+        """For what the stream has said. False: there is no credit for more."""
+        stream, reservation, mark = self._stream, self.reservation, self._mark
+        assert stream is not None
+        assert reservation is not None
+        assert mark is not None
+        if stream.said < reservation.next_check:
+            return True
+        goes_on = await reservation.keep_ahead(stream)
+        if not self._opened_anew and time.perf_counter() - self._begun > _LASTING:
+            self._open_anew(stream)
+        mark.set(reservation.said, reservation.held)
+        return goes_on
+
+    def _open_anew(self, stream: Stream) -> None:
+        """A stream that lasts: its opening line tells how much it has been asked, should there be no closing one."""
+        self._opened_anew = True
+        assert self._envelope is not None
+        known, record = stream.prompt_usage, self.record
+        record.prompt_tokens = known.prompt if known else meter.prompt_tokens(self._format, self._envelope.whole)
+        record.estimated = True
+        self.gateway.journal.open(record)
+        record.prompt_tokens, record.estimated = 0, False
+
+    async def cut(self, data: bytes) -> None:
+        """End the stream here as one that has reached its length: `data`, and what the format closes with."""
+        stream = self._stream
+        assert stream is not None
+        self.timer.unlimit()
+        usage = self._delivered(stream)
+        data += stream.cut(usage)
+        if self._envelope is not None and self._envelope.kept:
+            await self._keep(getattr(stream, "response", b""))
+        self.tried(status=200)
+        self._use(usage)
+        self._record(Outcome.COMPLETE, 200, Insufficient.code or "")
         await self._last(data)
 
     def keep_alive(self) -> None:
@@ -244,8 +312,10 @@ class Exchange:
             await self._last(self._end_of_stream(replies.error(refusal, self.record.request_id)))
             return
         body = self._format.error_body(replies.error(refusal, self.record.request_id))
-        found = self.gateway.limiter.left(self._key) if self._key is not None and self.lease is None else None
-        limits = replies.limits(found, self._format, self.record.created)
+        limits: replies.Headers = []
+        if self._key is not None and self.reservation is None:
+            found = await self.gateway.admission.left(self._key)
+            limits = replies.limits(found, self._format, self.record.created)
         await self._start(refusal.status, [*replies.error_headers(refusal), _length(body), *limits])
         await self._last(body)
 
@@ -271,15 +341,15 @@ class Exchange:
             self._partial(Outcome.INCOMPLETE, 503, "server_stopped")
 
     def close(self) -> None:
-        if self.lease is not None:
-            self.lease.release()
+        if self.reservation is not None:
+            self.reservation.settle()
         if self._keepalive is not None:
             self._keepalive.cancel()
             self._keepalive = None
         self.timer.stop()
         self._finished = True
 
-    async def _hold(self, response: bytes) -> None:
+    async def _keep(self, response: bytes) -> None:
         """An answer of Responses, for requests to come that go on from it."""
         envelope, key = self._envelope, self._key
         if not response:
@@ -312,8 +382,8 @@ class Exchange:
 
     async def _last(self, data: bytes) -> None:
         self._finished = True
-        if self.lease is not None:
-            self.lease.release()  # who has read the answer's end may ask again at once
+        if self.reservation is not None:
+            self.reservation.settle()  # who has read the answer's end may ask again at once
         try:
             await self._send({"type": "http.response.body", "body": data})
         except RuntimeError as error:
@@ -321,11 +391,12 @@ class Exchange:
 
     def _headers(self, routed: bool) -> replies.Headers:
         headers = replies.common(self.record.request_id, self._scope, self._format)
-        if self.lease is not None:
-            headers += replies.limits(self.lease.left(), self._format, self.record.created)
+        if self.reservation is not None:
+            headers += replies.limits(self.reservation.grant, self._format, self.record.created)
         attempt = self._attempt
         if routed and attempt is not None and self._envelope is not None:
-            headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt))
+            bound = self.reservation.bound if self.reservation is not None else None
+            headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt, bound))
             headers += replies.losses(self._passage.losses.names if self._passage is not None else [])
         now = time.perf_counter()
         waited = ((self._answered or now) - self._asked) if self._asked else 0.0
@@ -334,9 +405,13 @@ class Exchange:
 
     # --- the record --------------------------------------------------------------------------------------------------
 
-    def _complete(self, usage: Usage | None, said: str) -> None:
+    async def _complete(self, usage: Usage | None, said: str) -> None:
         self.tried(status=200)
-        self._use(usage, said)
+        if usage is None:
+            usage = self._counted(said)
+        if self.reservation is not None:
+            await self.reservation.afford(meter.cost(self._price, usage) or 0)
+        self._use(usage)
         self._record(Outcome.COMPLETE, 200, "")
 
     def _partial(self, outcome: Outcome, status: int, code: str) -> None:
@@ -344,25 +419,39 @@ class Exchange:
         if self._recorded:
             return
         if self._answer is not None:
-            self._use(self._answer.usage, self._answer.text)
+            self._use(self._answer.usage or self._counted(self._answer.text))
         elif self._stream is not None:
-            self._use(self._stream.usage, self._stream.text())
+            self._use(self._delivered(self._stream))
         elif self._attempt is not None:
-            self._use(None, "")  # the provider was reading the prompt
+            self._use(self._counted(""))  # the provider was reading the prompt
         if self._attempt is not None:
             self.tried(outcome.value)
         self._record(outcome, status, code)
 
-    def _use(self, usage: Usage | None, said: str) -> None:
+    def _counted(self, said: str) -> Usage:
+        """Usage where the provider sent none."""
+        assert self._envelope is not None
+        self.record.estimated = True
+        return meter.counted(self._format, self._envelope.whole, said)
+
+    def _delivered(self, stream: Stream) -> Usage:
+        """Of a stream that did not come to its end: the prompt as the provider says, the output as far as it came."""
+        if stream.usage is not None and (stream.complete or stream.finished):
+            return stream.usage
+        known, counted = stream.usage or stream.prompt_usage, self._counted(stream.text())
+        if known is None:
+            return counted
+        return replace(known, completion=max(known.completion, counted.completion))
+
+    def _use(self, usage: Usage) -> None:
         record = self.record
-        if usage is None:
-            assert self._envelope is not None
-            usage = meter.counted(self._format, self._envelope.members, said)
-            record.estimated = True
         record.prompt_tokens, record.completion_tokens = usage.prompt, usage.completion
         record.cached_tokens, record.cache_write_tokens = usage.cached, usage.written
         record.reasoning_tokens = usage.reasoning
         record.cost = meter.cost(self._price, usage)
+        if record.cost and self.reservation is not None:
+            charge = self.reservation.charge(record.cost)
+            record.cost, record.shortfall = charge, record.cost - charge
 
     def _record(self, outcome: Outcome, status: int, code: str) -> None:
         """One line in the journal, before the last byte goes out. Of a request without a known key there is none."""
@@ -378,7 +467,12 @@ class Exchange:
         record.total_ms = round((time.perf_counter() - self._begun) * 1000, 3)
         if self._answered:
             record.first_token_ms = round((self._answered - self._begun) * 1000, 3)
+        if self.reservation is not None and self.reservation.funds:
+            record.held = self.reservation.most
         self.gateway.journal.append(record)
+        self._mark = None
+        if self.reservation is not None:
+            self.reservation.settle(record.cost or 0, record.prompt_tokens + record.completion_tokens)
 
 
 def new_request_id() -> str:

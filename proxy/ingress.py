@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-OWN_FIELDS = frozenset({"group", "models", "previous_request_id"})
+OWN_FIELDS = frozenset({"group", "max_cost_usd", "models", "previous_request_id"})
 KEY_HEADERS = (b"x-api-key", b"x-goog-api-key")  # of Anthropic's clients, and of Google's
 # What a client's headers say of its request, and a provider of the same format is to hear.
 _FORWARDED = {
@@ -35,6 +36,9 @@ _FORWARDED = {
     "openai_chat": (b"openai-beta",),
     "openai_responses": (b"openai-beta",),
 }
+
+
+_STALE = 5 * settings.REFRESH_SECONDS  # tables that are older: the database is away
 
 
 class ClientGone(Exception):
@@ -55,16 +59,10 @@ def authenticate(scope: Scope, tables: Tables) -> Key:
     """
     if not tables.loaded:
         raise errors.Unavailable("The gateway is starting.", code="starting", retry_after=1)
+    if tables.age > settings.DATABASE_GRACE:
+        raise _away("The database has been away for too long.")
     table = tables.keys
-    text = b""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, credential = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                text = credential.strip()
-                break
-        elif name in KEY_HEADERS:
-            text = value.strip()
+    text = _credential(scope)
     if not text:
         if table.anonymous is not None:
             return table.anonymous
@@ -75,8 +73,26 @@ def authenticate(scope: Scope, tables: Tables) -> Key:
     if key is None:
         if not keys.well_formed(text.decode("latin-1")):
             raise errors.BadKey("This is not a key of this service: check that it was copied whole.", retry=False)
+        if tables.age > _STALE:  # it may be new
+            raise _away("This API key cannot be looked up at the moment.")
         raise errors.BadKey("This API key is not known or was revoked.", retry=False)
     return key
+
+
+def _credential(scope: Scope) -> bytes:
+    text = b""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, credential = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return bytes(credential.strip())
+        elif name in KEY_HEADERS:
+            text = value.strip()
+    return text
+
+
+def _away(words: str) -> errors.Unavailable:
+    return errors.Unavailable(words, code="database_unavailable", retry_after=2)
 
 
 def check_usable(key: Key, scope: Scope) -> None:
@@ -152,8 +168,9 @@ class Asked:
 class Envelope:
     """What routing and metering need of a request; everything else stays in `members` as it came.
 
-    `bounds`: the fields that bound the output, in tokens. `forwarded`, `query`: what a provider of the same format is
-    to hear of the headers and the query. `conversation`: of a Responses request, with all that it goes on from.
+    `bounds`: the fields that bound the output, in tokens. `choices`: how many answers are asked for. `max_cost`:
+    picodollars. `forwarded`, `query`: what a provider of the same format is to hear of the headers and the query.
+    `conversation`: of a Responses request, with all that it goes on from.
     `kept`: its answer is to be held. `request`: the canonical form, once a provider needs it.
     """
 
@@ -163,9 +180,11 @@ class Envelope:
     stream: bool = False
     framing: str = "sse"
     strict: bool = False
+    choices: int = 1
     bounds: dict[str, float] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    max_cost: int | None = None
     forwarded: tuple[tuple[str, str], ...] = ()
     query: str = ""
     conversation: Conversation | None = None
@@ -195,6 +214,7 @@ def read_envelope(body: bytes, asked: Asked, check: Callable[[Members], None] | 
     try:
         (check or asked.format.check)(members)
         envelope.bounds = asked.format.bounds(members)
+        envelope.choices = asked.format.choices(members)
     except BadField as bad:
         raise bad_field(bad) from None
     if not OWN_FIELDS.isdisjoint(members):
@@ -237,11 +257,22 @@ def _read_own(envelope: Envelope, members: Members) -> None:
         envelope.models = tuple(_read(members, "models", _STRINGS, "an array of model IDs") or ())
         if len(envelope.models) > 16:
             raise _wrong("models", "at most 16 model IDs", f"{len(envelope.models)} of them")
+    if "max_cost_usd" in members:
+        envelope.max_cost = _picodollars(_read(members, "max_cost_usd", _AMOUNT, "a number of USD"))
     if "previous_request_id" in members:
         _read(members, "previous_request_id", _STRING_OR_NULL, "a string")
 
 
+def _picodollars(amount: Decimal | None) -> int | None:
+    if amount is None:
+        return None
+    if not amount.is_finite() or amount < 0 or amount.adjusted() > 9:
+        raise _wrong("max_cost_usd", "a number of USD, not less than 0", str(amount)[:40])
+    return int(amount.scaleb(12))
+
+
 _STRING = msgspec.json.Decoder(str)
+_AMOUNT = msgspec.json.Decoder(Decimal | None)
 _STRING_OR_NULL = msgspec.json.Decoder(str | None)
 _FLAG = msgspec.json.Decoder(bool | None)
 _STRINGS = msgspec.json.Decoder(list[str] | None)

@@ -27,7 +27,7 @@ _VOCABULARY = Path(__file__).parent / "data" / "o200k_base.tiktoken.gz"
 _CACHE_NAME = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"  # tiktoken's name for the file
 _LONGEST_TOKEN = 128  # characters, of o200k_base
 _MOST_ESCAPED = 6  # bytes of JSON for one of them
-_SAMPLE = 20_000  # characters counted on the event loop (0.8 ms); more is extrapolated
+SAMPLE = 20_000  # characters counted on the event loop (0.8 ms); more is extrapolated
 # Overhead of the chat format, and a 1024 × 1024 image in high detail, as OpenAI's documentation counts them.
 _PER_MESSAGE, _PRIMING, _PER_IMAGE = 3, 3, 765
 
@@ -53,9 +53,9 @@ def count(text: str) -> int:
 
 def estimate(text: str) -> int:
     """Tokens in the text; of a long one, a part is counted."""
-    if len(text) <= _SAMPLE:
+    if len(text) <= SAMPLE:
         return count(text)
-    return count(text[:_SAMPLE]) * len(text) // _SAMPLE
+    return count(text[:SAMPLE]) * len(text) // SAMPLE
 
 
 def prompt_tokens(client: Client, members: Members, counter: Callable[[str], int] = estimate) -> int:
@@ -74,7 +74,7 @@ async def check_context(client: Client, members: Members, model: Model) -> None:
     size = len(members.text)
     if size > model.context * _LONGEST_TOKEN * _MOST_ESCAPED:
         tokens = size // (_LONGEST_TOKEN * _MOST_ESCAPED)  # at least: there is no need to count
-    elif size <= _SAMPLE:
+    elif size <= SAMPLE:
         tokens = prompt_tokens(client, members, count)
     else:
         tokens = await asyncio.to_thread(prompt_tokens, client, members, count)

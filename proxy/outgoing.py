@@ -37,8 +37,19 @@ class Passage:
 
     __slots__ = ("_ask", "_envelope", "_model", "_pricer", "losses", "question", "theirs")
 
-    def __init__(self, envelope: Envelope, attempt: Attempt, pricer: Pricer, answer_id: str, created: int) -> None:
-        """Raises `BadRequest` (400) where the client's request cannot be read, or would lose what it must not."""
+    def __init__(
+        self,
+        envelope: Envelope,
+        attempt: Attempt,
+        pricer: Pricer,
+        answer_id: str,
+        created: int,
+        bound: int | None = None,
+    ) -> None:
+        """`bound`: the most tokens of output that the provider is to be told.
+
+        Raises `BadRequest` (400) where the client's request cannot be read, or would lose what it must not.
+        """
         provider, ours = attempt.route.provider, envelope.format
         theirs = registry.between(ours, provider.dialect, provider.supports)
         assert theirs is not None  # `routing` plans no others
@@ -50,10 +61,10 @@ class Passage:
         self._ask: Ask | None = None
         path = theirs.path(attempt.route.model, stream=envelope.stream)
         if theirs is ours:
-            self.question = Question(path + envelope.query, _own(theirs, envelope, attempt), envelope.forwarded)
+            self.question = Question(path + envelope.query, _own(theirs, envelope, attempt, bound), envelope.forwarded)
             return
         self.losses = Losses(ours.FIELDS)
-        request = _bounded(_canonical(envelope), attempt)
+        request = _bounded(_canonical(envelope), attempt, bound)
         target = Target(attempt.route.model, self.losses, attempt.model.output, provider.quirks)
         self.question = Question(path, theirs.write_request(request, target))
         if envelope.strict and self.losses.grave:
@@ -88,9 +99,9 @@ class Passage:
         return translate_answer(self.theirs, self._envelope.format, body, self._ask)
 
 
-def _own(theirs: Format, envelope: Envelope, attempt: Attempt) -> bytes:
+def _own(theirs: Format, envelope: Envelope, attempt: Attempt, bound: int | None) -> bytes:
     drop = _NONE if OWN_FIELDS.isdisjoint(envelope.members) else OWN_FIELDS
-    limit = clamped(envelope, attempt)
+    limit = clamped(envelope, attempt, bound)
     edits = Edits(attempt.route.model, drop, envelope.stream, limit, attempt.route.provider.quirks)
     return theirs.own_body(envelope.whole, edits)
 
@@ -107,10 +118,12 @@ def _canonical(envelope: Envelope) -> Request:
     return envelope.request
 
 
-def _bounded(request: Request, attempt: Attempt) -> Request:
+def _bounded(request: Request, attempt: Attempt, bound: int | None) -> Request:
     model = attempt.model
     if model.enforce and model.output and (request.max_tokens or 0) > model.output:
-        return replace(request, max_tokens=model.output)
+        request = replace(request, max_tokens=model.output)
+    if bound is not None and not 0 < (request.max_tokens or 0) <= bound:
+        request = replace(request, max_tokens=bound)
     return request
 
 
@@ -123,9 +136,14 @@ def _usage_asked(members: Members) -> bool:
     return options is not None and options.include_usage is True
 
 
-def clamped(envelope: Envelope, attempt: Attempt) -> int | None:
-    """The output limit in place of the client's, where the model's limits are enforced and the client asks for more."""
-    model = attempt.model
-    if not model.enforce or not model.output:
-        return None
-    return model.output if any(value > model.output for value in envelope.bounds.values()) else None
+def clamped(envelope: Envelope, attempt: Attempt, bound: int | None = None) -> int | None:
+    """The output limit in place of the client's.
+
+    Where the model's limits are enforced and the client asks for more; and where credit, or the request's own
+    `max_cost_usd`, carries no more than `bound`.
+    """
+    model, asked = attempt.model, envelope.bounds.values()
+    limits = [] if bound is None or (asked and max(asked) <= bound) else [bound]
+    if model.enforce and model.output and any(value > model.output for value in asked):
+        limits.append(model.output)
+    return min(limits, default=None)

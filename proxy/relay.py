@@ -1,7 +1,7 @@
 """The way of one request, top to bottom: from the client's bytes to the answer and its record.
 
-    key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → routes (400, 403, 503) → limits (429)
-    → the conversation that it goes on from (400, 404) → context window (400)
+    key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → routes (400, 403, 503)
+    → the conversation that it goes on from (400, 404) → limits and credit (429, 402) → context window (400)
     → providers, one after another, until one gives a first good event or a whole answer (502, 504, 429)
     → deliver → record
 
@@ -55,9 +55,9 @@ async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, 
         target = routing.resolve(envelope.model, catalog, key)  # 404; 403 where the key may not use it
         exchange.resolved(target)
         attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 403; 503: nobody serves it now
-        exchange.lease = gateway.limiter.admit(key)  # 429
-        watch = _Watch(exchange, receive)
         await _resume(gateway.held, envelope, key)  # 400; 404: what it goes on from is not held for this key
+        await exchange.admitted(target.model)  # 429, 402
+        watch = _Watch(exchange, receive)
         await meter.check_context(asked.format, envelope.whole, target.model)  # 400 where the catalog enforces it
         await _try_each(exchange, envelope, attempts)  # 502, 504, 429 once every provider has failed
     except Refusal as refusal:
@@ -129,7 +129,11 @@ async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attem
     lossy: errors.Lossy | None = None
     try:
         for attempt in attempts:
-            exchange.tries(attempt)
+            try:
+                await exchange.tries(attempt)
+            except Refusal:  # another model, at a price or within limits that do not allow it
+                exchange.tried("not_allowed")
+                continue
             try:
                 await _try(exchange, envelope, attempt)
                 return
@@ -191,6 +195,10 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
         exchange.timer.heard = True
         await exchange.begin_stream(stream)
         while not stream.over:
+            if not await exchange.pays():
+                await upstream.close()
+                await exchange.cut(out)
+                return
             await exchange.send_piece(out)
             out = await _more(upstream, stream)
         if stream.error is None and not stream.complete:

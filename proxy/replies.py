@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 from django.conf import settings
 
+from proxy.counters.base import Grant, Left
 from proxy.errors import Refusal
 from proxy.formats import anthropic_messages, gemini, openai_chat, openai_responses
 from proxy.formats.base import Client, Error
 from proxy.ingress import Scope, Send, header
-from proxy.limits import Left, duration
 from proxy.routing import Attempt
 
 Headers = list[tuple[bytes, bytes]]
@@ -24,15 +24,11 @@ _ARRAY: Headers = [(b"content-type", b"application/json; charset=utf-8"), *_UNBU
 _LONGEST, _LONGEST_NAME = 1000, 100  # bytes of a header, characters of a name in it
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _IN_A_LIST = _PRINTABLE.translate({ord(sign): None for sign in " ,%"})
-_ANTHROPIC_LIMITS = (
-    b"anthropic-ratelimit-requests-limit",
-    b"anthropic-ratelimit-requests-remaining",
-    b"anthropic-ratelimit-requests-reset",
-)
 _EXPOSED = (
     b"x-request-id, request-id, x-kodna-model, x-kodna-provider, x-kodna-alias, x-kodna-fallback, "
     b"x-kodna-fallback-layer, x-kodna-max-tokens, x-kodna-losses, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
     b"retry-after, retry-after-ms, x-should-retry, server-timing"
 )
 _ANYONE: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
@@ -50,20 +46,36 @@ def common(request_id: str, scope: Scope, client: Client = openai_chat) -> Heade
     return [(b"x-request-id", named), *cors(scope)]
 
 
-def limits(left: Left | None, client: Client, now: float) -> Headers:
-    """What is left to the key, in the client's own names too: Anthropic's tell the time of the reset."""
-    if left is None:
-        return []
+def limits(grant: Grant, client: Client, now: float) -> Headers:
+    """What is left of the limits, in the client's own names too: Anthropic's tell the time of the reset."""
+    headers: Headers = []
+    for left, of in ((grant.requests, b"requests"), (grant.tokens, b"tokens")):
+        if left is not None:
+            headers += _limit(left, of, client, now)
+    return headers
+
+
+def _limit(left: Left, of: bytes, client: Client, now: float) -> Headers:
     limit, remaining = b"%d" % left.limit, b"%d" % left.remaining
     headers: Headers = [
-        (b"x-ratelimit-limit-requests", limit),
-        (b"x-ratelimit-remaining-requests", remaining),
-        (b"x-ratelimit-reset-requests", duration(left.reset).encode()),
+        (b"x-ratelimit-limit-" + of, limit),
+        (b"x-ratelimit-remaining-" + of, remaining),
+        (b"x-ratelimit-reset-" + of, duration(left.reset).encode()),
     ]
     if client is anthropic_messages:
         moment = datetime.fromtimestamp(now + left.reset, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-        headers += zip(_ANTHROPIC_LIMITS, (limit, remaining, moment), strict=True)
+        named = b"anthropic-ratelimit-" + of
+        headers += [(named + b"-limit", limit), (named + b"-remaining", remaining), (named + b"-reset", moment)]
     return headers
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: `20ms`, `1.5s`, `6m0s`."""
+    if seconds < 1:
+        return f"{max(0, round(seconds * 1000))}ms"
+    if seconds < 60:
+        return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+    return f"{int(seconds // 60)}m{int(seconds % 60)}s"
 
 
 def cors(scope: Scope) -> Headers:

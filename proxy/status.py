@@ -1,6 +1,6 @@
 """`/health`, `/health/live`, `/health/ready`: whether this process can serve. No key, no database. Called by `asgi`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from django.conf import settings
@@ -9,18 +9,25 @@ from proxy import replies
 from proxy.background import Background, Tables
 from proxy.exchange import new_request_id
 from proxy.ingress import Receive, Scope, Send
+from proxy.journal import Journal
 
 
 class Status:
-    def __init__(self, tables: Tables, threads: Sequence[Background]) -> None:
+    """`degraded`: why the counters are not where they should be; empty: they are."""
+
+    def __init__(
+        self, tables: Tables, journal: Journal, threads: Sequence[Background], degraded: Callable[[], str]
+    ) -> None:
         self._tables = tables
+        self._journal = journal
         self._threads = threads
+        self._degraded = degraded
 
     async def whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        config, models = self._config(), self._models()
-        states = {config["status"], models["status"]}
+        services = {"config": self._config(), "models": self._models(), "usage": self._usage()}
+        states = {service["status"] for service in services.values()}
         status = next(word for word in ("unhealthy", "degraded", "healthy") if word in states)
-        body = {"status": status, "services": {"config": config, "models": models}, "version": settings.VERSION}
+        body = {"status": status, "services": services, "version": settings.VERSION}
         await _answer(scope, send, 503 if status == "unhealthy" else 200, body)
 
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,6 +45,13 @@ class Status:
         if any(thread.trouble for thread in self._threads):
             return _service("config", "degraded", "the database or the disk is away: known keys and models work on")
         return _service("config", "healthy", "keys and catalog are up to date")
+
+    def _usage(self) -> dict[str, str]:
+        if self._journal.failing:
+            return _service("usage", "unhealthy", "usage cannot be recorded: requests are refused")
+        if why := self._degraded():
+            return _service("usage", "degraded", why)
+        return _service("usage", "healthy", "limits, credit and usage are exact")
 
     def _models(self) -> dict[str, str]:
         catalog = self._tables.catalog

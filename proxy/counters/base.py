@@ -82,6 +82,18 @@ class Unreachable(Exception):
     """Nobody can say at the moment what may be spent: neither Redis nor the database answers."""
 
 
+class EpochLost(Exception):
+    """The store's holds are not those of the epoch that was named: it was emptied, or others have moved on."""
+
+
+class Holding(NamedTuple):
+    """What a request holds in each of its funds, in nanodollars. `settled`: it will be charged so much, it stays."""
+
+    funds: tuple[str, ...]
+    amount: int
+    settled: bool
+
+
 Amounts = Mapping[str, tuple[int, int]]
 """Fund's name → (seq, nanodollars), as `accounts.credits` reads them."""
 

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from proxy.formats.canonical import Answer, Event, Request, Usage
+from proxy.formats.canonical import Answer, Event, Finish, Request, Usage
 from proxy.formats.splice import Members
 
 Pricer = Callable[[Usage], dict[str, bytes]]
 """The members that an answer's `usage` gains: name → JSON."""
+
+
+MOST_CHOICES = 1_000_000  # more than any provider gives, and few enough to reckon with
 
 
 class BadField(Exception):
@@ -126,12 +129,24 @@ class Relayed:
     text: str
 
 
+def prompt_side(usage: Usage | None) -> Usage | None:
+    """What of it was counted before the answer began."""
+    if usage is None:
+        return None
+    return Usage(usage.prompt, cached=usage.cached, written=usage.written, audio_in=usage.audio_in)
+
+
 class Stream(Protocol):
     """One streamed answer on its way to the client: `feed` the provider's bytes, send what comes back, then `close`.
 
     `events`: how many go to the client. `over`: nothing more is to be fed. `finished`: only the format's goodbye is
     missing. `complete`: the answer came to its end. `error`: the provider's error object; its event is in what `feed`
     gave. `broken`: why no further byte can be trusted. `fail`: the end, where the gateway must give up.
+
+    `usage`: the provider's count of what it has said; None until it counts more than the prompt. `prompt_usage`: the
+    prompt's side of it, as far as it is known; its completion is 0. `said`: how many characters `text` has by now.
+    `cut`: the gateway ends the answer here, for its length, in the format's own way: behind all that `feed` gave, with
+    this `usage`, which is the stream's own from then on. The answer is `complete`.
     """
 
     @property
@@ -140,6 +155,10 @@ class Stream(Protocol):
     def finished(self) -> bool: ...
     @property
     def usage(self) -> Usage | None: ...
+    @property
+    def prompt_usage(self) -> Usage | None: ...
+    @property
+    def said(self) -> int: ...
     @property
     def error(self) -> dict[str, Any] | None: ...
     @property
@@ -151,6 +170,7 @@ class Stream(Protocol):
     def text(self) -> str: ...
     def feed(self, data: bytes, /) -> bytes: ...
     def close(self) -> bytes: ...
+    def cut(self, usage: Usage, /) -> bytes: ...
     def fail(self, error: "Error", /) -> bytes: ...
 
 
@@ -168,7 +188,10 @@ class Error:
 
 @dataclass(slots=True)
 class Edits:
-    """The permitted edits of a request that keeps its format. `limit`: takes the place of greater output bounds."""
+    """The permitted edits of a request that keeps its format.
+
+    `limit`: the most output that the provider is told: takes the place of greater bounds, and of none.
+    """
 
     model: str
     drop: frozenset[str]
@@ -187,7 +210,10 @@ class Prompt:
 
 
 class StreamReader(Protocol):
-    """A provider's streamed answer → events. `broken`, `complete` and `finished` as in `Stream`."""
+    """A provider's streamed answer → events. `broken`, `complete` and `finished` as in `Stream`.
+
+    `reasons`: of choices that have ended, where the format's own end must come before the event.
+    """
 
     @property
     def broken(self) -> str: ...
@@ -195,6 +221,7 @@ class StreamReader(Protocol):
     def complete(self) -> bool: ...
     @property
     def finished(self) -> bool: ...
+    def reasons(self) -> list[Finish]: ...
     def feed(self, data: bytes, /) -> list[Event]: ...
     def close(self) -> list[Event]: ...
 
@@ -225,7 +252,16 @@ class Client(Protocol):
         """Raises `BadField` where what routing and metering need is missing or of another type."""
 
     def bounds(self, members: Members, /) -> dict[str, float]:
-        """The fields that bound the output: name → tokens. Raises `BadField`."""
+        """The fields that bound the output: name → tokens. Raises `BadField`.
+
+        One that bounds nothing is left out: null, or less than 1 where some servers take that for no bound.
+        """
+
+    def least_output(self, members: Members, /) -> int:
+        """The least bound of the output that goes with the request's other fields: with less it would be refused."""
+
+    def choices(self, members: Members, /) -> int:
+        """How many answers it asks for: each may be as long as the bound. Raises `BadField`, as `check` does then."""
 
     def prompt(self, members: Members, /) -> Prompt: ...
     def read_request(self, members: Members, /) -> Request:
@@ -239,8 +275,13 @@ class Client(Protocol):
 
 
 class Format(Client, Protocol):
-    """What it has beside that for providers: being asked, answering, and bytes that pass."""
+    """What it has beside that for providers: being asked, answering, and bytes that pass.
 
+    `LEAST_OUTPUT`: providers refuse a smaller bound of the output; `write_request` writes none.
+    """
+
+    @property
+    def LEAST_OUTPUT(self) -> int: ...  # noqa: N802
     def path(self, model: str, /, *, stream: bool) -> str:
         """Behind the provider's base URL, with its query."""
 

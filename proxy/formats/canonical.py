@@ -326,9 +326,10 @@ class PartEnd:
 
 @dataclass(slots=True)
 class UsageSeen:
-    """What is counted so far; a later one stands for all before it."""
+    """What is counted so far; a later one stands for all before it. `early`: nothing of what is said is in it yet."""
 
     usage: Usage
+    early: bool = False
 
 
 @dataclass(slots=True)

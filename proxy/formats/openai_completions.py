@@ -29,10 +29,9 @@ from proxy.formats.canonical import (
     UsageSeen,
 )
 from proxy.formats.lenient import encode, value
-from proxy.formats.openai_chat import KEEPALIVE, bounds, check_stream_options
-from proxy.formats.openai_chat.answer_writer import DONE
+from proxy.formats.openai_chat import KEEPALIVE, bounds, check_stream_options, choices, least_output
 from proxy.formats.openai_chat.request_reader import decode, kind_of, read_plain
-from proxy.formats.openai_chat.wire import error_body, error_chunks, error_event, write_reason, write_usage
+from proxy.formats.openai_chat.wire import DONE, error_body, error_chunks, error_event, write_reason, write_usage
 from proxy.formats.splice import Members
 
 __all__ = [
@@ -42,8 +41,10 @@ __all__ = [
     "NAME",
     "bounds",
     "check",
+    "choices",
     "error_body",
     "error_event",
+    "least_output",
     "prompt",
     "read_request",
     "write_answer",
@@ -63,6 +64,7 @@ def check(members: Members, /) -> None:
         raise missing("prompt")
     _read_prompt(members)
     check_stream_options(members)
+    choices(members)
 
 
 def _read_prompt(members: Members) -> str:

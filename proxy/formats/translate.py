@@ -6,18 +6,24 @@ Plain: the whole answer is read, and written anew. Streamed: each piece becomes 
 from io import StringIO
 from typing import Any
 
-from proxy.formats.base import Ask, Client, Error, Format, Relayed, StreamReader, StreamWriter
+from proxy.formats.base import Ask, Client, Error, Format, Relayed, StreamReader, StreamWriter, prompt_side
 from proxy.formats.canonical import (
+    LENGTH,
     Answer,
     End,
     Event,
     Failure,
+    Finish,
     Media,
     Opaque,
     Part,
     PartDelta,
+    PartEnd,
     PartStart,
+    Refusal,
     Start,
+    Text,
+    Thinking,
     ToolCall,
     Usage,
     UsageSeen,
@@ -61,10 +67,13 @@ class TranslatedStream:
 
     __slots__ = (
         "_ask",
+        "_choices",
         "_closed",
         "_disorder",
         "_ended",
         "_media",
+        "_open",
+        "_prompt",
         "_reader",
         "_text",
         "_writer",
@@ -79,10 +88,13 @@ class TranslatedStream:
         self._ask = ask
         self._disorder = ""
         self._text = StringIO()
+        self._choices: dict[int, bool] = {}  # that have begun; whether they have ended
+        self._open: dict[tuple[int, int], Part] = {}
         self._media: set[tuple[int, int]] = set()
         self._closed = False
         self._ended = False
         self.events = 0
+        self._prompt: Usage | None = None
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
 
@@ -108,6 +120,14 @@ class TranslatedStream:
         found: bytes = getattr(self._writer, "response", b"")
         return found
 
+    @property
+    def prompt_usage(self) -> Usage | None:
+        return prompt_side(self._prompt)
+
+    @property
+    def said(self) -> int:
+        return self._text.tell()
+
     def text(self) -> str:
         return self._text.getvalue()
 
@@ -117,6 +137,20 @@ class TranslatedStream:
     def close(self) -> bytes:
         self._closed = True
         return self._write(self._reader.close())
+
+    def cut(self, usage: Usage) -> bytes:
+        """A call that is cut off is not ended: nobody may take it for whole."""
+        if self.over:
+            return b""
+        ended = {finish.choice: finish for finish in self._reader.reasons()}
+        events: list[Event] = [
+            PartEnd(index, choice)
+            for (choice, index), part in self._open.items()
+            if choice in ended or isinstance(part, Text | Refusal | Thinking)
+        ]
+        choices = [choice for choice, over in self._choices.items() if not over] if self._choices else [0]
+        events += [ended.get(choice) or Finish(LENGTH, choice=choice) for choice in sorted(choices)]
+        return self._write([*events, UsageSeen(usage), End()])
 
     def fail(self, error: Error) -> bytes:
         return self._writer.fail(error)
@@ -135,8 +169,15 @@ class TranslatedStream:
                 self._text.write(event.transcript if (event.choice, event.index) in self._media else event.text)
             case PartStart():
                 self._begin(event)
+            case PartEnd():
+                self._open.pop((event.choice, event.index), None)
             case UsageSeen():
+                self._prompt = event.usage
+                if event.early:  # no writer can make use of it
+                    return b""
                 self.usage = event.usage
+            case Finish():
+                self._choices[event.choice] = True
             case Failure():  # whoever feeds this says in the client's words that it has failed: `fail`
                 self.error = event.error
                 return b""
@@ -147,6 +188,8 @@ class TranslatedStream:
 
     def _begin(self, event: PartStart) -> None:
         _name_again(event.part, self._ask)
+        self._choices.setdefault(event.choice, False)
+        self._open[event.choice, event.index] = event.part
         self._text.write(_words(event.part))
         if isinstance(event.part, Media):
             self._media.add((event.choice, event.index))

@@ -1,22 +1,28 @@
 """The console's pages for keys, accounts and people, through Django's test client."""
 
 import re
+import time
 from datetime import timedelta
-from ipaddress import ip_network
+from decimal import Decimal
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
-from django.core.cache import cache
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import keys
-from accounts.models import Account, ApiKey, User
+from accounts import credits, keys
+from accounts.models import Account, ApiKey, LedgerEntry, User
+from accounts.usd import picodollars
 
 KEYS = "/admin/accounts/apikey/"
-FORM = {"allowed_models": "", "allowed_groups": "", "allowed_networks": "", "rps": 20, "rpm": 40, "concurrency": 0}
+ACCOUNTS, LEDGER = "/admin/accounts/account/", "/admin/accounts/ledgerentry/"
+NUMBERS = {"rps": 20, "rpm": 40, "tpm": 0, "concurrency": 0}
+FORM = {"allowed_models": "", "allowed_groups": "", "allowed_networks": "", "budget_period": "total", **NUMBERS}
+NO_KEYS = {"keys-TOTAL_FORMS": 0, "keys-INITIAL_FORMS": 0}
+ACCOUNT = {"name": "acme", "is_active": "on", "billing": "prepaid", "ceiling": "0", **NUMBERS, **NO_KEYS}
 KEY = re.compile(r"sk-kodna-[0-9A-Za-z]{43}")
 
 
@@ -307,30 +313,28 @@ def test_a_stranger_is_sent_to_the_login_page(db, client, view):
 
 def test_accounts(admin_client, key):
     keys.issue(key.account, is_active=False)
-    page = text_of(admin_client, "/admin/accounts/account/")
+    page = text_of(admin_client, ACCOUNTS)
     assert f'?account__id__exact={key.account_id}" class="text-link">1</a>' in page
-    page = text_of(admin_client, f"/admin/accounts/account/{key.account_id}/change/")
+    page = text_of(admin_client, f"{ACCOUNTS}{key.account_id}/change/")
     assert f"{KEYS}{key.pk}/change/" in page
 
 
 def test_an_account_is_switched_off_in_its_form(admin_client, account):
-    rows = {"keys-TOTAL_FORMS": 0, "keys-INITIAL_FORMS": 0}
-    url = f"/admin/accounts/account/{account.pk}/change/"
-    assert admin_client.post(url, {"name": "acme", "notes": "gone", **rows}).status_code == 302
+    form = {**ACCOUNT, "notes": "gone"}
+    del form["is_active"]
+    assert admin_client.post(f"{ACCOUNTS}{account.pk}/change/", form).status_code == 302
     account.refresh_from_db()
     assert (account.is_active, account.notes) == (False, "gone")
 
 
 def test_zero_retention_is_a_switch_of_the_account_and_a_filter(admin_client, account):
-    rows = {"keys-TOTAL_FORMS": 0, "keys-INITIAL_FORMS": 0}
-    url, before = f"/admin/accounts/account/{account.pk}/change/", keys.version()
-    form = {"name": "acme", "is_active": "on", "zero_retention": "on", **rows}
-    assert admin_client.post(url, form).status_code == 302
+    url, before = f"{ACCOUNTS}{account.pk}/change/", keys.version()
+    assert admin_client.post(url, {**ACCOUNT, "zero_retention": "on"}).status_code == 302
     account.refresh_from_db()
     assert account.zero_retention
     assert keys.version() > before, "running gateways learn of it"
-    assert url in text_of(admin_client, "/admin/accounts/account/?zero_retention__exact=1")
-    assert url not in text_of(admin_client, "/admin/accounts/account/?zero_retention__exact=0")
+    assert url in text_of(admin_client, f"{ACCOUNTS}?zero_retention__exact=1")
+    assert url not in text_of(admin_client, f"{ACCOUNTS}?zero_retention__exact=0")
 
 
 def test_a_user_is_made(admin_client, settings):
@@ -345,62 +349,137 @@ def test_a_user_is_made(admin_client, settings):
     assert "anna" in text_of(admin_client, answer.url)
 
 
+# --- money -----------------------------------------------------------------------------------------------------------
+
+
+def spend(key: ApiKey, amount: Decimal, request_id: str = "r1", *, metered: bool = False) -> None:
+    charge = credits.Charge(request_id, key.account_id, key.pk, picodollars(amount), time.time(), metered)
+    with transaction.atomic():
+        credits.charge([charge], [])
+
+
+def grant(client: Client, account: Account, **fields: object):
+    url = f"{ACCOUNTS}{account.pk}/grant/"
+    once = client.get(url).context["form"]["once"].value()
+    return client.post(url, {"amount": "25.50", "note": "invoice 7", "once": once, **fields})
+
+
+def words_of(client: Client, url: str) -> str:
+    """The page without its markup."""
+    return " ".join(re.sub(r"<[^>]+>", " ", text_of(client, url)).split())
+
+
+def test_credit_is_granted(admin_client, account):
+    answer = grant(admin_client, account)
+    assert answer.url == f"{ACCOUNTS}{account.pk}/change/"
+    entry = LedgerEntry.objects.get()
+    assert (entry.account, entry.amount, entry.note, entry.by) == (account, Decimal("25.50"), "invoice 7", "admin")
+    page = words_of(admin_client, answer.url)
+    assert "Granted 25.50 USD to acme. The account was unmetered: it is prepaid now." in page
+    assert "Balance 25.50 USD. Requests under way are not in it yet." in page
+    assert LogEntry.objects.get().change_message == "Granted 25.50 USD."
+
+
+def test_a_form_that_is_sent_twice_grants_once(admin_client, account):
+    url = f"{ACCOUNTS}{account.pk}/grant/"
+    form = {"amount": "1", "once": admin_client.get(url).context["form"]["once"].value()}
+    answers = [admin_client.post(url, form) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [302, 302]
+    assert credits.balance(account.pk) == 1
+    assert "sent twice" in text_of(admin_client, answers[1].url)
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"amount": "0"}, "Nothing would change."),
+    ({"amount": "ten"}, "Enter a number."),
+    ({"amount": "0.0000000000001"}, "12 decimal places"),
+    ({"amount": "9000001"}, "less than or equal to 9000000"),
+    ({"note": "x" * 301}, "at most 300 characters"),
+    ({"once": "sesame"}, "load the page again"),
+])  # fmt: skip
+def test_a_bad_grant_says_so_and_leaves_nothing(admin_client, account, fields, words):
+    answer = grant(admin_client, account, **fields)
+    assert answer.status_code == 200
+    assert words in answer.content.decode()
+    assert not LedgerEntry.objects.exists()
+
+
+def test_a_list_of_accounts_with_their_balances(admin_client, account):
+    Account.objects.create(name="new", billing="postpaid")
+    Account.objects.create(name="internal")
+    credits.grant(account, Decimal("1234.5"))
+    page = words_of(admin_client, ACCOUNTS)
+    for words in ("acme active prepaid 1,234.50", "new active postpaid 0.00", "internal active unmetered —"):
+        assert words in page
+
+
+def test_an_account_is_billed_and_bounded_in_its_form(admin_client, account):
+    form = {**ACCOUNT, "billing": "postpaid", "ceiling": "2.5", "low_balance": "0.000000000001", "tpm": "9"}
+    assert admin_client.post(f"{ACCOUNTS}{account.pk}/change/", form).status_code == 302
+    account.refresh_from_db()
+    assert (account.billing, account.ceiling, account.tpm) == ("postpaid", Decimal("2.5"), 9)
+    page = text_of(admin_client, f"{ACCOUNTS}{account.pk}/change/")
+    assert re.search(r'name="low_balance" value="0.000000000001" [^>]* step="any"', page)
+    assert "it may fall to 2.50 USD below zero" in page
+
+
+def test_a_key_shows_what_it_has_spent(admin_client, account):
+    key, other = (keys.issue(account, budget=budget, budget_period="month")[0] for budget in (Decimal(2), None))
+    spend(key, Decimal("0.5"))
+    spend(other, Decimal("0.000000000001"), "r2")
+    page = words_of(admin_client, KEYS)
+    assert "0.50 of 2.00 a month" in page
+    assert "0.000000000001" in page
+    assert "0.50 of 2.00 a month" in words_of(admin_client, f"{KEYS}{key.pk}/change/")
+
+
+def test_the_spending_of_a_page_of_keys_is_read_at_once(admin_client, account, django_assert_max_num_queries):
+    for _ in range(12):
+        keys.issue(account)
+    with django_assert_max_num_queries(12):
+        text_of(admin_client, KEYS)
+
+
+def test_a_budget_is_set_with_a_new_key(admin_client):
+    create(admin_client, budget="0.25", budget_period="week", tpm=500)
+    key = ApiKey.objects.get()
+    assert (key.budget, key.budget_period, key.tpm) == (Decimal("0.25"), "week", 500)
+
+
+def test_the_ledger(admin_client, key):
+    credits.grant(key.account, Decimal(10), "invoice 7", "ann")
+    spend(key, Decimal("0.000000000001"), metered=True)
+    spend(ApiKey(pk=9, account_id=99), Decimal(1), "r2", metered=True)
+    page = words_of(admin_client, LEDGER)
+    for words in ("10.00", "invoice 7", "ann", "-0.000000000001", "r1", "acme", "99, deleted"):
+        assert words in page
+    page = words_of(admin_client, f"{LEDGER}?account={key.account_id}")
+    assert "invoice 7" in page
+    assert "99, deleted" not in page
+    assert "invoice 7" not in words_of(admin_client, f"{LEDGER}?q=r1")
+    assert "99, deleted" in words_of(admin_client, f"{LEDGER}{LedgerEntry.objects.get(request_id='r2').pk}/change/")
+
+
+def test_the_ledger_is_only_looked_at(admin_client, account):
+    entry = credits.grant(account, Decimal(1))
+    for view in ("add/", f"{entry.pk}/delete/"):
+        assert admin_client.post(LEDGER + view, {"post": "yes"}).status_code == 403
+    assert admin_client.post(f"{LEDGER}{entry.pk}/change/", {"note": "x"}).status_code == 403
+    assert admin_client.post(f"{ACCOUNTS}{account.pk}/delete/", {"post": "yes"}).status_code == 200
+    assert LedgerEntry.objects.get().note == ""
+
+
+@pytest.mark.parametrize(("permission", "status"), [("change_account", 403), ("add_ledgerentry", 200)])
+def test_who_may_grant(client, account, permission, status):
+    user = User.objects.create_user("clerk", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_account", permission]))
+    client.force_login(user)
+    assert client.get(f"{ACCOUNTS}{account.pk}/grant/").status_code == status
+    page = text_of(client, f"{ACCOUNTS}{account.pk}/change/")
+    assert ("/grant/" in page) == (status == 200)
+    assert LEDGER not in page
+
+
 @pytest.mark.parametrize("page", ["/admin/", "/admin/accounts/user/", "/admin/auth/group/add/"])
 def test_other_pages(admin_client, page):
     text_of(admin_client, page)
-
-
-# --- the login page --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _no_attempts_yet(settings):
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    cache.clear()
-    yield
-    cache.clear()
-
-
-def log_in(client: Client, password: str, address: str = "192.0.2.1", **more: str):
-    form = {"username": "admin", "password": password, **more}
-    return client.post("/admin/login/", form, REMOTE_ADDR=address)
-
-
-@pytest.mark.usefixtures("_no_attempts_yet")
-def test_login_leads_to_the_console(client, admin_user):
-    assert 'name="next" value="/admin/"' in text_of(client, "/admin/login/")
-    assert log_in(client, "password", next="/admin/").url == "/admin/"
-
-
-@pytest.mark.usefixtures("_no_attempts_yet")
-def test_the_eleventh_attempt_in_a_minute_is_refused(client, admin_user):
-    assert [log_in(client, "wrong").status_code for _ in range(10)] == [200] * 10
-    refused = log_in(client, "password")
-    assert (refused.status_code, refused["Retry-After"]) == (429, "60")
-    assert "_auth_user_id" not in client.session
-    assert client.get("/admin/login/", REMOTE_ADDR="192.0.2.1").status_code == 200
-    assert log_in(client, "password", "192.0.2.2").status_code == 302
-
-
-@pytest.mark.usefixtures("_no_attempts_yet")
-def test_one_person_has_a_whole_ipv6_network(client, admin_user):
-    answers = [log_in(client, "wrong", f"2001:db8::{number}").status_code for number in range(1, 12)]
-    assert answers == [200] * 10 + [429]
-    assert log_in(client, "password", "2001:db8:0:1::1").status_code == 302
-
-
-@pytest.mark.usefixtures("_no_attempts_yet")
-def test_a_stranger_behind_the_proxy_does_not_lock_the_operator_out(client, admin_user, settings):
-    settings.TRUSTED_PROXIES = [ip_network("127.0.0.1")]
-
-    def attempt(password, forwarded):
-        form = {"username": "admin", "password": password}
-        return client.post("/admin/login/", form, REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR=forwarded).status_code
-
-    assert [attempt("wrong", f"10.0.0.{number}, 192.0.2.1") for number in range(11)] == [200] * 10 + [429]
-    assert attempt("password", "192.0.2.2") == 302
-
-
-@pytest.mark.usefixtures("_no_attempts_yet")
-def test_a_unix_socket_tells_no_address(client, admin_user):
-    assert log_in(client, "password", "").status_code == 302

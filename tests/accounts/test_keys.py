@@ -1,4 +1,5 @@
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -6,6 +7,8 @@ from django.utils import timezone
 
 from accounts import keys
 from accounts.models import Account, ApiKey
+
+KINDS = ("concurrency", "rps", "rpm", "tpm")
 
 
 @pytest.fixture
@@ -73,10 +76,12 @@ def test_a_bad_field_is_named_and_nothing_is_kept(account):
 
 
 def test_rotate_copies_rights_and_ends_the_old_one(account):
-    old, _ = keys.issue(account, name="n", allowed_models=["a"], rps=1, rpm=2, concurrency=3, notes="x")
+    fields = {"name": "n", "notes": "x", "allowed_models": ["a"], "budget": Decimal("1.5"), "budget_period": "day"}
+    fields |= {"rps": 1, "rpm": 2, "tpm": 3, "concurrency": 4}
+    old, _ = keys.issue(account, **fields)
     new, text = keys.rotate(old, timedelta(hours=1))
     assert found(text) is not None
-    assert (new.name, new.allowed_models, new.rps, new.rpm, new.concurrency) == ("n", ["a"], 1, 2, 3)
+    assert {name: getattr(new, name) for name in fields} == fields
     assert (new.rotated_from, new.expires_at) == (old, None)
     old.refresh_from_db()
     assert timedelta(minutes=59) < old.expires_at - timezone.now() <= timedelta(hours=1)
@@ -140,6 +145,28 @@ def test_flags_of_a_key_and_its_account(account, on):
     assert (row.strict, row.zero_retention) == (on, on)
 
 
+def test_limits_of_a_key_and_its_account_in_the_order_in_which_they_are_checked(account):
+    account.rps, account.tpm = 5, 6
+    account.save()
+    key, text = keys.issue(account, rps=1, rpm=2, tpm=3, concurrency=4)
+    row = found(text)
+    assert row is not None
+    own = [(f"key:{key.pk}", kind, value) for kind, value in zip(KINDS, (4, 1, 2, 3), strict=True)]
+    assert list(row.limits) == [*own, (f"account:{account.pk}", "rps", 5), (f"account:{account.pk}", "tpm", 6)]
+
+
+@pytest.mark.parametrize(("billing", "metered"), [("unmetered", False), ("prepaid", True), ("postpaid", True)])
+def test_money_of_a_key_is_rounded_against_the_spender(account, billing, metered):
+    account.billing, account.ceiling = billing, Decimal("2.0000000019")
+    account.save()
+    row = found(keys.issue(account, budget=Decimal("0.0000000019"), budget_period="week")[1])
+    assert row is not None
+    assert (row.billing, row.is_metered, row.ceiling, row.budget, row.period) == (
+        *(billing, metered, 2_000_000_001),
+        *(1, "week"),
+    )
+
+
 def test_touch_writes_at_most_once_a_minute_and_raises_no_version(account):
     key, _ = keys.issue(account)
     before, moment = keys.version(), timezone.now()
@@ -179,7 +206,11 @@ def test_nobody_is_anonymous_unless_allowed(db, settings):
     anonymous = keys.load().anonymous
     assert anonymous is not None
     assert (anonymous.account, anonymous.is_active, anonymous.zero_retention) == ("anonymous", True, False)
-    Account.objects.update(zero_retention=True)
-    anonymous = keys.load().anonymous
+    assert (anonymous.limits, anonymous.is_metered) == ((), False)
+    Account.objects.update(zero_retention=True, billing="postpaid", ceiling=1, rpm=7)
+    table = keys.load()
+    anonymous = table.anonymous
     assert anonymous is not None
-    assert anonymous.zero_retention
+    assert table.all() == [anonymous]
+    assert (anonymous.zero_retention, anonymous.billing, anonymous.ceiling) == (True, "postpaid", 10**9)
+    assert [limit.value for limit in anonymous.limits] == [7]

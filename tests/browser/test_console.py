@@ -228,6 +228,7 @@ def pages(rows: dict[str, int]) -> list[str]:
     return [
         *(KEYS, f"{KEYS}add/", f"{KEYS}{rows['key']}/change/", f"{KEYS}{rows['key']}/rotate/"),
         *(PROVIDERS, f"{PROVIDERS}{rows['provider']}/change/", MODELS, f"{MODELS}{rows['model']}/change/", USAGE),
+        *("/admin/proxy/usagequarter/", "/admin/accounts/ledgerentry/", "/admin/accounts/account/"),
     ]
 
 
@@ -268,6 +269,7 @@ def test_axe_finds_no_barrier_in_our_own_pages(browser: Browser, site: str, rows
         (f"{PROVIDERS}{rows['provider']}/change/", ".kd-toolbar"),
         (f"{MODELS}{rows['model']}/change/", ".kd-warning"),
         (USAGE, ".kd-sums"),
+        ("/admin/proxy/usagequarter/", ".kd-report"),
     ]:
         page.goto(url)
         checked.append(Axe().run(page, context=part))

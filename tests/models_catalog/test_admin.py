@@ -1,5 +1,6 @@
 """The console's pages for the catalog, through Django's test client, with a provider on a socket of its own."""
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -7,6 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
+from django.utils import timezone
 
 from models_catalog import snapshot
 from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route, Vendor
@@ -27,6 +29,7 @@ PROVIDER = {
     "max_concurrency": 0,
     **TIMEOUTS,
 }
+NO_LIMITS = {"rps": 0, "rpm": 0, "tpm": 0, "concurrency": 0}
 NO_ROWS = {f"{name}-{part}_FORMS": 0 for name in ("routes", "prices") for part in ("TOTAL", "INITIAL")}
 MODEL = {
     "slug": "m",
@@ -37,6 +40,7 @@ MODEL = {
     "output_modalities": "text",
     "supports": "",
     "fallbacks": "",
+    **NO_LIMITS,
     **NO_ROWS,
 }
 
@@ -328,6 +332,47 @@ def test_the_page_of_a_dead_model_says_why(admin_client, model, provider):
 
 
 # --- aliases, vendors, settings --------------------------------------------------------------------------------------
+
+
+def test_the_limits_of_a_model(admin_client, vendor):
+    limits = {"rps": 1, "rpm": 2, "tpm": 3, "concurrency": 4}
+    admin_client.post(f"{MODELS}add/", {**MODEL, "vendor": vendor.pk, **limits})
+    assert Model.objects.values(*limits).get() == limits
+
+
+PAST, FUTURE = timezone.now() - timedelta(days=1), timezone.now() + timedelta(days=1)
+
+
+@pytest.mark.parametrize(("prices", "priced"), [
+    ([], False),
+    ([(PAST, 0, 0)], True),
+    ([(PAST, 1, None)], False),
+    ([(FUTURE, 1, 1)], False),
+    ([(PAST - timedelta(days=1), 1, 1), (PAST, None, 1)], False),
+    ([(PAST, 1, 1), (FUTURE, None, None)], True),
+])  # fmt: skip
+def test_what_has_no_price_is_a_to_do(admin_client, model, prices, priced):
+    model.prices.all().delete()
+    for since, dear, cheap in prices:
+        Price.objects.create(model=model, valid_from=since, input=dear, output=cheap)
+    assert ("refused with a 402" in text_of(admin_client, MODELS)) is not priced
+    assert ("This model has no price" in text_of(admin_client, f"{MODELS}{model.pk}/change/")) is not priced
+    found = {
+        answer: f"{MODELS}{model.pk}/change/" in text_of(admin_client, f"{MODELS}?price={answer}")
+        for answer in ("yes", "no")
+    }
+    assert found == {"yes": priced, "no": not priced}
+
+
+def test_the_to_do_names_live_models_only_and_not_too_many(admin_client, model):
+    model.prices.all().delete()
+    Model.objects.create(slug="dead", vendor=model.vendor)
+    assert "<li>dead</li>" not in text_of(admin_client, MODELS)
+    for number in range(11):
+        other = Model.objects.create(slug=f"m{number:02}", vendor=model.vendor)
+        Route.objects.create(model=other, provider=model.routes.get().provider, upstream_model="m")
+    page = text_of(admin_client, MODELS)
+    assert "<li>m08</li><li>and 2 more</li>" in page
 
 
 def test_an_alias(admin_client, model):

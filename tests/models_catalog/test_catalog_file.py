@@ -23,6 +23,7 @@ models:
   a:
     vendor: v
     supports: [tools]
+    rate: {rpm: 10, concurrency: 2}
     routes: [{provider: q, model: up, priority: 3, weight: 2, enabled: false}, {provider: p}]
     fallbacks: [b]
   c: {vendor: w}
@@ -114,6 +115,25 @@ def test_a_dry_run_tells_the_difference_and_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("loaded")
+def test_the_limits_of_a_model() -> None:
+    assert Model.objects.values_list("rps", "rpm", "tpm", "concurrency").get(slug="a") == (0, 10, 0, 2)
+    assert "rate: {rpm: 10, concurrency: 2}" in catalog_file.export()
+    assert load(FILE.replace("{rpm: 10, concurrency: 2}", "{rps: 1, rpm: 10}")) == [
+        "~ models.a.rate.rps: 0 → 1",
+        "~ models.a.rate.concurrency: 2 → 0",
+    ]
+
+
+def test_a_discovered_model_with_a_limit_is_exported() -> None:
+    load(FILE)
+    found = Model.objects.create(slug="found", vendor=Vendor.objects.get(slug="v"))
+    Route.objects.create(model=found, provider=Provider.objects.get(slug="p"), upstream_model="f", discovered=True)
+    assert "found" not in catalog_file.as_data()["models"]
+    Model.objects.filter(slug="found").update(tpm=5)
+    assert catalog_file.as_data()["models"]["found"]["rate"] == {"tpm": 5}
+
+
+@pytest.mark.usefixtures("loaded")
 def test_the_difference_never_tells_a_secret() -> None:
     text = FILE.replace("sk-literal", "sk-new").replace("sk-header", "sk-newer").replace("env:P_KEY", "sk-other")
     assert load(text) == [
@@ -145,9 +165,8 @@ def test_a_key_left_out_is_its_default() -> None:
 
 @pytest.mark.usefixtures("loaded")
 def test_a_models_routes_are_those_of_the_file() -> None:
-    changes = model(
-        "a: {vendor: v, supports: [tools], fallbacks: [b], routes: [{provider: p}, {provider: p, model: x}]}"
-    )
+    kept = "vendor: v, supports: [tools], rate: {rpm: 10, concurrency: 2}, fallbacks: [b]"
+    changes = model(f"a: {{{kept}, routes: [{{provider: p}}, {{provider: p, model: x}}]}}")
     assert changes == ["+ models.a.routes[p: x]", "- models.a.routes[q: up]"]
 
 

@@ -23,6 +23,7 @@ models:
   a/b:
     vendor: v
     context: 128000
+    rate: {tpm: 90000}
     price: {input: 0.15, output: 1}
     routes: [{provider: p, model: upstream, priority: 2}, {provider: p}]
     fallbacks: [c]
@@ -54,6 +55,7 @@ def test_it_works() -> None:
     assert file.providers["p"].columns["total_timeout"] == 9.5
     assert file.providers["p"].columns["connect_timeout"] == 5
     assert file.models["a/b"].columns["context"] == 128000
+    assert (file.models["a/b"].columns["tpm"], file.models["c"].columns["tpm"]) == (90000, 0)
     assert list(file.models["a/b"].routes) == [("p", "upstream"), ("p", "a/b")]
     assert file.models["a/b"].routes["p", "upstream"]["priority"] == 2
 
@@ -133,6 +135,9 @@ def test_every_fault_is_found_at_once() -> None:
             "providers: {p: {base_url: 'http://x', timeout: {ilde: 1}}}",
             "providers.p.timeout.ilde: unknown key (did you",
         ),
+        ("models: {m: {vendor: v, rate: {rpm: -1}}}", "models.m.rate.rpm: expected 0 to 2147483647"),
+        ("models: {m: {vendor: v, rate: {concurency: 1}}}", "models.m.rate.concurency: unknown key (did"),
+        ("models: {m: {vendor: v, rate: 40}}", "models.m.rate: expected a mapping, not a number"),
         ("providers: {p: {base_url: 'http://x', timeout: 5}}", "providers.p.timeout: expected a mapping, not a number"),
         ("providers: {p: {base_url: 'http://x', headers: [a]}}", "providers.p.headers: expected header names and"),
         ("providers: {p: {base_url: 'http://x', headers: {'a b': c}}}", "providers.p.headers.a b: not a header's name"),

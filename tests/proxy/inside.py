@@ -16,14 +16,16 @@ from accounts import keys
 from accounts.keys import Key, KeyTable
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model, Provider, Route, Snapshot, Vendor
+from proxy.admission import Admission
 from proxy.asgi import Application
 from proxy.background import Background, Tables
+from proxy.counters.memory import Memory as Counters
 from proxy.exchange import Gateway
 from proxy.held import Held, Memory
-from proxy.limits import Limiter
+from proxy.journal import Journal
 from proxy.status import Status
 from proxy.upstream import Pool
-from proxy.usage import Journal, Record
+from proxy.usage import Record
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -82,7 +84,7 @@ def tables(catalog: Snapshot, *known: tuple[str, Key], anonymous: Key | None = N
     found = Tables()
     found.keys = KeyTable(1, {keys.digest(text.encode()): key for text, key in known}, anonymous)
     found.catalog = catalog
-    found.loaded = 1.0
+    found.loaded = float("inf")  # never stale
     return found
 
 
@@ -113,13 +115,13 @@ class Inside:
     def __init__(
         self, folder: Path, catalog: Snapshot, pool: Pool, *known: tuple[str, Key], anonymous: Key | None = None
     ) -> None:
-        self.journal = Journal(folder / "journal", 1_000_000)
+        self.counters = Counters()
+        self.journal = Journal(folder / "journal", self.counters, rotate_at=1_000_000, most=100_000_000)
         self.tables = tables(catalog, *(known or ((TEXT, KEY),)), anonymous=anonymous)
-        self.limiter = Limiter()
         self.held = Held(Memory(1_000_000, 60), 100_000)
         self.background = Background("never started", [])
-        self.gateway = Gateway(self.tables, self.journal, self.limiter, pool, self.held)
-        self.application = Application(self.gateway, Status(self.tables, [self.background]))
+        self.gateway = Gateway(self.tables, self.journal, Admission(self.counters), pool, self.held)
+        self.application = Application(self.gateway, Status(self.tables, self.journal, [self.background], lambda: ""))
 
     async def post(self, body: Any = None, path: str = CHAT, key: str = TEXT, **more: Any) -> Answer:
         asked = {"messages": HELLO, "model": "m"} if body is None else body
@@ -173,8 +175,15 @@ class Inside:
         return answer
 
     def records(self) -> list[Record]:
-        """What the journal of this process holds, oldest first."""
-        return [msgspec.json.decode(line, type=Record) for line in self.journal._file.path.read_bytes().splitlines()]
+        """What the journal of this process holds of requests that have ended, oldest first."""
+        lines = self.journal._file.path.read_bytes().splitlines()
+        found = [msgspec.json.decode(line, type=Record) for line in lines]
+        return [record for record in found if record.opened is None]
+
+    @property
+    def places(self) -> int:
+        """How many requests have a place in a limit, or hold credit, that have not ended."""
+        return sum(not request.is_settled for request in self.counters._requests.values())
 
     @property
     def record(self) -> Record:

@@ -10,6 +10,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from accounts import credits
+from accounts.models import Account
 from proxy import admin
 from proxy.models import UsageRecord
 
@@ -136,6 +138,38 @@ def test_what_a_request_has_lost(admin_client):
         assert words in page
     assert f"{USAGE}{row.pk}/change/" in text_of(admin_client, "?lost=1")
     assert "nothing" in text_of(admin_client, f"{record(2).pk}/change/")
+
+
+def test_the_receipt_of_a_request(admin_client):
+    row = record(
+        cost=Decimal("0.000000000002"),
+        held=Decimal("0.01"),
+        shortfall=Decimal("0.000000000003"),
+        metered=True,
+        price={"input": "0.15", "cached_input": "0.075", "cache_write": None},
+    )
+    account = Account.objects.create(name="acme")
+    credits.charge([credits.Charge("req_1", account.pk, 7, 2, row.created_at.timestamp(), True)], ())
+    entry = credits.entry_of("req_1")
+    page = text_of(admin_client, f"{row.pk}/change/")
+    for words in (
+        "input 0.15, cached input 0.075",
+        "0.01",
+        "0.000000000003",
+        f"/admin/accounts/ledgerentry/{entry.pk}/change/",
+        f"entry {entry.pk}: -0.000000000002 USD",
+    ):
+        assert words in page
+    assert admin_client.get(f"/admin/accounts/ledgerentry/{entry.pk}/change/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("metered", "words"), [(False, "no: the account was unmetered"), (True, "nothing was charged")]
+)
+def test_a_request_that_is_not_in_the_ledger(admin_client, metered, words):
+    page = text_of(admin_client, f"{record(metered=metered).pk}/change/")
+    assert words in page
+    assert "none is known" in page
 
 
 def test_a_refused_request_without_a_key(admin_client):

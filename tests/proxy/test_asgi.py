@@ -46,6 +46,22 @@ async def test_a_wrong_method(house: Inside, method: str, path: str, allowed: st
     assert (answer.status, answer.headers["allow"], answer.error["code"]) == (405, allowed, "method_not_allowed")
 
 
+@pytest.mark.parametrize("path", ["/v1/usage", "/v1/requests/req_1", "/v1/credits/balance", "/v1/auth/me"])
+@pytest.mark.django_db
+async def test_djangos_paths(house: Inside, path: str) -> None:
+    answer = await house.get(path)
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert (await house.get(path, method="HEAD")).status == 401
+    assert (await house.get(path, method="POST")).headers["allow"] == "GET, OPTIONS"
+    assert (await house.get(path, method="OPTIONS")).status == 204
+
+
+@pytest.mark.parametrize("path", ["/v1/requests", "/v1/requests/", "/v1/requests/a/b", "/v1/usage/", "/v1/auth"])
+async def test_not_djangos_paths(house: Inside, path: str) -> None:
+    answer = await house.get(path)
+    assert (answer.status, answer.error["code"]) == (404, "not_found_error")
+
+
 async def test_preflight(house: Inside) -> None:
     answer = await house.get(CHAT, [(b"origin", b"https://x.example")], "OPTIONS")
     assert (answer.status, answer.body, answer.headers["access-control-allow-origin"]) == (204, b"", "*")

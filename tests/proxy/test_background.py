@@ -14,7 +14,8 @@ from accounts.models import Account, ApiKey
 from models_catalog.models import Model, Provider, Route, Vendor
 from proxy import background
 from proxy.background import Background, Tables, data_plane
-from proxy.usage import Journal
+from proxy.counters.memory import Memory
+from proxy.journal import Journal
 from tests.processes import wait_for
 
 
@@ -171,7 +172,7 @@ def test_what_was_loaded_stays(tables: Tables, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_data_plane(tmp_path: Path) -> None:
-    found = data_plane(Tables(), Journal(tmp_path, 1000))
+    found = data_plane(Tables(), Journal(tmp_path, Memory(), rotate_at=1000, most=1_000_000))
     assert [thread.trouble for thread in found] == ["", "", ""]
     for thread in found:
         thread.stop()
@@ -181,7 +182,7 @@ def test_the_data_plane(tmp_path: Path) -> None:
 def test_tables_are_fresh_while_the_journal_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key is revoked while a long journal moves to a database that is slow."""
     release, fresh = threading.Event(), threading.Event()
-    journal = Journal(tmp_path, 1000)
+    journal = Journal(tmp_path, Memory(), rotate_at=1000, most=1_000_000)
     monkeypatch.setattr(journal, "flush", lambda: release.wait(10))
     found = Tables()
     monkeypatch.setattr(found, "refresh", fresh.set)

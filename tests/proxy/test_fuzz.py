@@ -19,9 +19,10 @@ import pytest
 
 from proxy.asgi import Application
 from proxy.held import Held, Memory
+from proxy.journal import Journal
 from proxy.status import Status
 from proxy.upstream import Pool
-from proxy.usage import Journal, Record
+from proxy.usage import Record
 from tests.proxy import laws, mutate, samples
 from tests.proxy.inside import CHAT, KEY, PROVIDER, TEXT, Answer, Inside, model, provider, snapshot
 from tests.upstreams import JSON_HEADERS, SSE_HEADERS, MockUpstream, Reply, json_reply
@@ -105,7 +106,7 @@ class House:
         models = [model(f"m-{name}", where) for name, where in PROVIDERS.items()]
         catalog = snapshot(*models, default="m-chat", m="m-chat")
         self.inside = Inside(folder, catalog, Pool(self.mock.transport), (TEXT, KEY))
-        self.journal = self.inside.gateway.journal = Kept(folder / "kept", 10**9)
+        self.journal = self.inside.gateway.journal = Kept(folder / "kept", self.inside.counters, rotate_at=10**9, most=10**10)
         self.journal.rows = []
         self.store = Memory(1_000_000, 60)
         self.inside.gateway.held = Held(self.store, 100_000)
@@ -145,7 +146,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         logging.getLogger().addHandler(watch)
         yield house
         logging.getLogger().removeHandler(watch)
-        assert house.inside.limiter.active(KEY) == 0, "a request kept its place"
+        assert house.inside.places == 0, "a request kept its place"
 
 
 class _Watch(logging.Handler):

@@ -116,3 +116,11 @@ def test_losses_without_end() -> None:
     assert len(many) < 1100
     assert many.endswith(", ...")
     assert many.startswith("field0, field1, ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0ms"), (-1, "0ms"), (0.02, "20ms"), (1, "1s"), (1.5, "1.5s"), (59.9, "59.9s"), (360, "6m0s")],
+)
+def test_durations_as_openai_writes_them(seconds: float, words: str) -> None:
+    assert replies.duration(seconds) == words

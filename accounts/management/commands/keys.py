@@ -3,8 +3,10 @@
 import csv
 import json
 import re
+import time
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -12,12 +14,21 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import keys
+from accounts import credits, keys
 from accounts.forms import split_names
-from accounts.models import Account, ApiKey
+from accounts.models import Account, ApiKey, BudgetPeriod
 
-OPTIONS = {"allowed_models": "models", "allowed_groups": "groups", "allowed_networks": "ips", "expires_at": "expires"}
-COLUMNS = ("key", "name", "account", "state", "rps", "rpm", "concurrency", "expires", "last_used", "created")
+OPTIONS = {
+    "allowed_models": "models",
+    "allowed_groups": "groups",
+    "allowed_networks": "ips",
+    "expires_at": "expires",
+    "budget_period": "budget-period",
+}
+COLUMNS = (
+    *("key", "name", "account", "state", "rps", "rpm", "tpm", "concurrency", "budget", "budget_period", "spent"),
+    *("expires", "last_used", "created"),
+)
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -31,7 +42,10 @@ class Command(BaseCommand):
         create.add_argument("--name", default="", metavar="TEXT", help="What or whom the key is for.")
         create.add_argument("--rpm", metavar="N", help="Requests per minute; 0: no limit.")
         create.add_argument("--rps", metavar="N", help="Requests per second; 0: no limit.")
+        create.add_argument("--tpm", metavar="N", help="Tokens per minute; 0: no limit.")
         create.add_argument("--concurrency", metavar="N", help="Requests at once; 0: no limit.")
+        create.add_argument("--budget", metavar="USD", help="What it may spend, in all or in each period.")
+        create.add_argument("--budget-period", metavar="|".join(BudgetPeriod.values), help="Begins at midnight UTC.")
         create.add_argument("--expires", metavar="ISO8601", help="When it ends; UTC where no zone is given.")
         create.add_argument("--models", default="", metavar="A,B", help="Only these models.")
         create.add_argument("--groups", default="", metavar="A,B", help="Only these provider groups.")
@@ -61,8 +75,10 @@ class Command(BaseCommand):
             "allowed_networks": split_names(options.ips),
             "expires_at": _moment(options.expires),
             "strict": options.strict,
+            "budget": _usd(options.budget),
+            "budget_period": options.budget_period,
         }
-        fields |= {name: _count(name, getattr(options, name)) for name in ("rps", "rpm", "concurrency")}
+        fields |= {name: _count(name, getattr(options, name)) for name in ("rps", "rpm", "tpm", "concurrency")}
         given = {name: value for name, value in fields.items() if value is not None}
         with transaction.atomic():
             account = _account(options.account)
@@ -70,12 +86,16 @@ class Command(BaseCommand):
                 _, text = keys.issue(account, **given)
             except ValidationError as error:
                 raise CommandError(_explain(error)) from error
+        if options.budget_period and options.budget is None:
+            self.stderr.write("--budget-period: without --budget nothing is bounded.")
         if not account.is_active:
             self.stderr.write(f"The account {account.name} is switched off: its keys are refused until it is on.")
         self.stdout.write(text)
 
     def show(self, options: Namespace) -> None:
-        rows = [_row(key) for key in ApiKey.objects.select_related("account")]
+        found = list(ApiKey.objects.select_related("account"))
+        spent = credits.spent_by(found, time.time())
+        rows = [_row(key, spent[key.pk]) for key in found]
         if options.format == "json":
             self.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False))
         elif options.format == "csv":
@@ -124,6 +144,13 @@ def _count(option: str, text: str | None) -> int | None:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise CommandError(f"--{option}: {text!r} is not a whole number of 0 or more.")
     return int(text)
+
+
+def _usd(text: str | None) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        raise CommandError(f"--budget: {text!r} is not an amount in USD, such as 25 or 0.50.") from None
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -177,7 +204,7 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
-def _row(key: ApiKey) -> dict[str, str | int | None]:
+def _row(key: ApiKey, spent: Decimal) -> dict[str, str | int | None]:
     return {
         "key": key.prefix,
         "name": key.name,
@@ -185,7 +212,11 @@ def _row(key: ApiKey) -> dict[str, str | int | None]:
         "state": keys.state(key),
         "rps": key.rps,
         "rpm": key.rpm,
+        "tpm": key.tpm,
         "concurrency": key.concurrency,
+        "budget": None if key.budget is None else f"{key.budget:f}",
+        "budget_period": key.budget_period,
+        "spent": f"{spent:f}",
         "expires": _iso(key.expires_at),
         "last_used": _iso(key.last_used_at),
         "created": _iso(key.created_at),

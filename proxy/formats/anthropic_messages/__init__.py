@@ -21,6 +21,7 @@ from proxy.formats.anthropic_messages.request_reader import (
     bounds,
     check,
     check_count,
+    least_output,
     own_body,
     prompt,
     read_request,
@@ -33,10 +34,12 @@ __all__ = [
     "ENDPOINT",
     "FIELDS",
     "KEEPALIVE",
+    "LEAST_OUTPUT",
     "NAME",
     "bounds",
     "check",
     "check_count",
+    "choices",
     "count_answer",
     "count_body",
     "count_path",
@@ -44,6 +47,7 @@ __all__ = [
     "edit_answer",
     "error_body",
     "error_event",
+    "least_output",
     "own_body",
     "path",
     "prompt",
@@ -58,7 +62,12 @@ __all__ = [
 ]
 
 ENDPOINT = "messages"
+LEAST_OUTPUT = 1
 KEEPALIVE = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+def choices(members: Members) -> int:
+    return 1
 
 
 def path(model: str, *, stream: bool) -> str:

@@ -153,6 +153,7 @@ class MessagesReader:
     __slots__ = (
         "_blocks",
         "_calls",
+        "_early",
         "_next",
         "_over",
         "_seed",
@@ -172,6 +173,7 @@ class MessagesReader:
         self._usage: dict[str, Any] = {}
         self._started = False
         self._calls = False
+        self._early = False  # the last usage was the opening's
         self._over = False
         self.broken = ""
         self.complete = False
@@ -185,6 +187,9 @@ class MessagesReader:
 
     def close(self) -> list[Event]:
         return self._events(self._splitter.close())
+
+    def reasons(self) -> list[Finish]:
+        return []
 
     def _events(self, frames: list[Frame]) -> list[Event]:
         out: list[Event] = []
@@ -240,13 +245,14 @@ class MessagesReader:
             self._started = True
             out.append(Start((message and message.id) or "", (message and message.model) or ""))
         if message is not None and message.usage is not None:
-            self._count(message.usage, out)
+            self._count(message.usage, out, early=True)
 
-    def _count(self, found: dict[str, Any], out: list[Event]) -> None:
+    def _count(self, found: dict[str, Any], out: list[Event], *, early: bool = False) -> None:
         self._usage = merged(self._usage, found)
         usage = read_usage(self._usage)
         if usage is not None:
-            out.append(UsageSeen(usage))
+            self._early = early
+            out.append(UsageSeen(usage, early))
 
     def _begin(self, sent: Sent, out: list[Event], part: Part | None = None) -> _Block:
         if not self._started:
@@ -328,6 +334,8 @@ class MessagesReader:
             return
         if not self.finished:
             self._finish("", "", [], out)
+        if self._early:
+            self._count({}, out)
         self.complete = self._over = True
         out.append(End())
 

@@ -10,12 +10,13 @@ from proxy.formats.anthropic_messages.byte_relay import (
     NAME,
     TYPES,
     error_event,
+    usage_value,
 )
 from proxy.formats.anthropic_messages.request_reader import (
     arguments_object,
     tool_id,
 )
-from proxy.formats.base import Ask, Error, Losses, Pricer
+from proxy.formats.base import Ask, Error, Losses
 from proxy.formats.canonical import (
     CONTENT_FILTER,
     LENGTH,
@@ -76,21 +77,6 @@ def _stop_reason(finish: Finish | Choice, *, calls: bool, refused: bool) -> dict
     return said
 
 
-def _usage_value(usage: Usage | None, pricer: Pricer | None = None) -> dict[str, Any]:
-    counted = usage or Usage()
-    found: dict[str, Any] = {
-        "input_tokens": max(0, counted.prompt - counted.cached - counted.written),
-        "cache_creation_input_tokens": counted.written,
-        "cache_read_input_tokens": counted.cached,
-        "output_tokens": counted.completion,
-    }
-    if counted.reasoning:
-        found["output_tokens_details"] = {"thinking_tokens": counted.reasoning}
-    if usage is not None and pricer is not None:
-        found.update({name: msgspec.Raw(gain) for name, gain in pricer(usage).items()})
-    return found
-
-
 # Of a thought that its provider has not signed: clients drop thoughts with an empty signature, or none.
 _UNSIGNED = seal("", "")
 
@@ -110,7 +96,7 @@ def write_answer(answer: Answer, ask: Ask) -> bytes:
         ask.losses.of_answer("logprobs")
     calls = any(isinstance(part, ToolCall) for part in choice.parts)
     refused = any(isinstance(part, Refusal) for part in choice.parts)
-    usage = _usage_value(answer.usage, ask.pricer)
+    usage = usage_value(answer.usage, ask.pricer)
     if tier := _TIERS.get(answer.service_tier):
         usage["service_tier"] = tier
     message = _message(ask, _blocks(choice.parts, ask), usage)
@@ -307,7 +293,7 @@ class MessagesWriter:
         if self._head:
             return b""
         self._head = True
-        usage = {**_usage_value(self._usage), "output_tokens": 0}
+        usage = {**usage_value(self._usage), "output_tokens": 0}
         usage.pop("output_tokens_details", None)
         message = _message(self._ask, [], usage)
         return event("message_start", msgspec.json.encode({"type": "message_start", "message": message}))
@@ -467,7 +453,7 @@ class MessagesWriter:
     def _goodbye(self) -> bytes:
         finish = self._finish or Finish(STOP)
         delta = _stop_reason(finish, calls=self._calls, refused=self._refused)
-        usage = _usage_value(self._usage, self._ask.pricer)
+        usage = usage_value(self._usage, self._ask.pricer)
         ended = msgspec.json.encode({"type": "message_delta", "delta": delta, "usage": usage})
         if self._unread:
             self._ask.losses.of_answer("signature")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
+from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import UNREADABLE, count, lax, mended, priced, value
 from proxy.formats.splice import Malformed, Members
@@ -161,6 +161,21 @@ def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 _INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
 
 
+def usage_value(usage: Usage | None, pricer: Pricer | None = None) -> dict[str, Any]:
+    counted = usage or Usage()
+    found: dict[str, Any] = {
+        "input_tokens": max(0, counted.prompt - counted.cached - counted.written),
+        "cache_creation_input_tokens": counted.written,
+        "cache_read_input_tokens": counted.cached,
+        "output_tokens": counted.completion,
+    }
+    if counted.reasoning:
+        found["output_tokens_details"] = {"thinking_tokens": counted.reasoning}
+    if usage is not None and pricer is not None:
+        found.update({name: msgspec.Raw(gain) for name, gain in pricer(usage).items()})
+    return found
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 TYPES = {
@@ -297,10 +312,12 @@ class MessagesStream:
     __slots__ = (
         "_closed",
         "_done",
-        "_model_json",
+        "_model",
+        "_open",
         "_pricer",
         "_ragged",
         "_splitter",
+        "_started",
         "_text",
         "_trails",
         "_usage",
@@ -312,10 +329,12 @@ class MessagesStream:
     )
 
     def __init__(self, model: str, pricer: Pricer) -> None:
-        self._model_json = msgspec.json.encode(model)
+        self._model = model
         self._pricer = pricer
         self._splitter = Splitter()
         self._text = StringIO()
+        self._started = False
+        self._open: set[int] = set()  # blocks that have begun and not ended
         self._usage: dict[str, Any] = {}
         self._done = False
         self._trails = False  # more comes behind `message_stop`
@@ -336,6 +355,14 @@ class MessagesStream:
     def complete(self) -> bool:
         return self._done and self.error is None and not self.broken
 
+    @property
+    def prompt_usage(self) -> Usage | None:
+        return prompt_side(billed(self._usage))
+
+    @property
+    def said(self) -> int:
+        return self._text.tell()
+
     def text(self) -> str:
         said: str = mended(self._text.getvalue())
         return said
@@ -355,6 +382,20 @@ class MessagesStream:
             return b""
         self._ragged = bool(out)
         return out
+
+    def cut(self, usage: Usage) -> bytes:
+        """The end of each block that is open, why the message ends, `message_stop`."""
+        if self.over or self._done:
+            self._closed = True
+            return b""
+        out = b"" if self._started else _opening(self._model, usage)
+        out += b"".join([_event({"type": "content_block_stop", "index": index}) for index in sorted(self._open)])
+        if not self.finished:
+            why = {"stop_reason": "max_tokens", "stop_sequence": None}
+            out += _event({"type": "message_delta", "delta": why, "usage": usage_value(usage, self._pricer)})
+        self.usage = usage
+        self._done = self._closed = self.finished = True
+        return out + _event({"type": "message_stop"})
 
     def fail(self, error: Error) -> bytes:
         return b"\n\n" * self._ragged + error_event(error)
@@ -406,24 +447,29 @@ class MessagesStream:
                 return self._end(sent, frame)
             case "message_stop":
                 self._done = self.finished = True
+                self.usage = billed(self._usage)
+            case "content_block_stop":
+                self._open.discard(sent.index)
             case "error":
                 self.error = read_error(frame.data) or {"message": frame.data.decode(errors="replace")}
             case "content_block_start" if sent.content_block is not None:
                 block = sent.content_block
+                self._open.add(sent.index)
                 _write_strings(self._text, block.get("text"), block.get("thinking"), block.get("name"))
         self.events += sent.type != "ping"
         return frame.raw
 
     def _start(self, sent: Sent, frame: Frame) -> bytes:
+        self._started = True
         if sent.message is None:
             return frame.raw
         self._trails = sent.message.provider is not None
-        self.count(sent.message.usage)
+        self._count(sent.message.usage)
         if sent.message.model is None:
             return frame.raw
         try:
             members = Members(frame.data)
-            message = Members(members["message"]).edit({"model": self._model_json})
+            message = Members(members["message"]).edit({"model": msgspec.json.encode(self._model)})
             return frame.with_data(members.edit({"message": message}))
         except Malformed:  # a name stands twice
             return frame.raw
@@ -432,7 +478,9 @@ class MessagesStream:
         self.events += 1
         if sent.delta is not None and sent.delta.stop_reason is not None:
             self.finished = True
-        self.count(sent.usage)
+        self._count(sent.usage)
+        if sent.usage is not None or self.finished:
+            self.usage = billed(self._usage)
         if sent.usage is None or self.usage is None:
             return frame.raw
         try:
@@ -442,7 +490,17 @@ class MessagesStream:
         except Malformed:
             return frame.raw
 
-    def count(self, found: dict[str, Any] | None) -> None:
+    def _count(self, found: dict[str, Any] | None) -> None:
         if found is not None:
             self._usage = merged(self._usage, found)
-            self.usage = billed(self._usage)
+
+
+def _event(said: dict[str, Any]) -> bytes:
+    return event(said["type"], msgspec.json.encode(said))
+
+
+def _opening(model: str, usage: Usage) -> bytes:
+    """Where the provider has said nothing at all."""
+    counted = {**usage_value(usage), "output_tokens": 0}
+    message = {"id": "", "type": "message", "role": "assistant", "model": model, "content": [], "usage": counted}
+    return _event({"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None}})

@@ -6,6 +6,7 @@ Fields: https://platform.claude.com/docs/en/api/messages/create
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,26 +100,39 @@ def check_count(members: Members) -> None:
 def bounds(members: Members) -> dict[str, float]:
     if "max_tokens" not in members:
         return {}
-    return {"max_tokens": _whole(_decoded(members, "max_tokens"), "max_tokens")}
+    most = _whole(_decoded(members, "max_tokens"), "max_tokens")
+    return {"max_tokens": most} if most >= 0 else {}  # 0 fills the cache, and says nothing
+
+
+def least_output(members: Members) -> int:
+    """A thinking budget must be under `max_tokens`."""
+    budget = _thinking(members).get("budget_tokens")
+    return budget + 1 if type(budget) is int and budget > 0 else 1
+
+
+def _thinking(members: Members) -> dict[str, Any]:
+    found = value(members.get("thinking", b"null"))
+    return found if isinstance(found, dict) else {}
 
 
 def own_body(members: Members, edits: Edits) -> bytes:
     model = {"model": msgspec.json.encode(edits.model)}
     values = without_seals(members, edits.quirks) | (model if "model" in members else {})
+    add = {} if "model" in members else model
     if edits.limit is not None:
         values = _clamped(members, edits.limit) | values
-    return members.edit(values, edits.drop, {} if "model" in members else model)
+        if "max_tokens" in values and "max_tokens" not in members:
+            add["max_tokens"] = values.pop("max_tokens")
+    return members.edit(values, edits.drop, add)
 
 
 def _clamped(members: Members, limit: int) -> dict[str, bytes]:
     """A thinking budget must be under `max_tokens`: it shrinks with it."""
-    asked = bounds(members).get("max_tokens", 0)
+    asked = bounds(members).get("max_tokens", math.inf)
     if asked <= limit:
         return {}
     values = {"max_tokens": b"%d" % limit}
-    thinking = _decoded(members, "thinking") if "thinking" in members else None
-    if not isinstance(thinking, dict):
-        return values
+    thinking = _thinking(members)
     budget = thinking.get("budget_tokens")
     if type(budget) is int and budget >= limit:
         spend = {**thinking, "budget_tokens": max(LEAST, int(budget * limit / asked))}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from proxy.formats.base import Ask, BadField, Edits, Error, Pricer, Prompt, missing
+from proxy.formats.base import MOST_CHOICES, Ask, BadField, Edits, Error, Pricer, Prompt, missing
 from proxy.formats.gemini.answer_reader import GeminiReader, read_answer
 from proxy.formats.gemini.answer_writer import GeminiWriter, write_answer
 from proxy.formats.gemini.byte_relay import GeminiStream, edit_answer
@@ -35,10 +35,12 @@ __all__ = [
     "ENDPOINT",
     "FIELDS",
     "KEEPALIVE",
+    "LEAST_OUTPUT",
     "NAME",
     "bounds",
     "check",
     "check_count",
+    "choices",
     "count_answer",
     "count_body",
     "count_path",
@@ -46,6 +48,7 @@ __all__ = [
     "edit_answer",
     "error_body",
     "error_event",
+    "least_output",
     "own_body",
     "path",
     "prompt",
@@ -63,6 +66,8 @@ ENDPOINT = "gemini"
 # google-genai takes a comment line for JSON and raises; empty lines both of Google's SDKs skip, and in an array they
 # are white space.
 KEEPALIVE = b"\n\n"
+LEAST_OUTPUT = 1
+_BOUND = "maxOutputTokens"
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 # --- what routing and metering need ----------------------------------------------------------------------------------
@@ -75,15 +80,27 @@ def check(members: Members) -> None:
     for number, content in enumerate(an_array(read_json(found[1], "contents"), "contents")):
         an_object(content, f"contents[{number}]")
     bounds(members)
+    choices(members)
 
 
 def bounds(members: Members) -> dict[str, float]:
+    name = FIELDS["max_tokens"]
+    limit = an_integer(_config(members).get(_BOUND) or 0, name)
+    return {name: float(limit)} if limit >= 1 else {}
+
+
+def _config(members: Members) -> dict[str, Any]:
     found = member(members, "generationConfig")
-    if found is None:
-        return {}
-    config = an_object(read_json(found[1], "generationConfig"), "generationConfig")
-    limit, name = config.get("maxOutputTokens"), FIELDS["max_tokens"]
-    return {} if limit is None else {name: float(an_integer(limit, name))}
+    return an_object(read_json(found[1], "generationConfig"), "generationConfig") if found is not None else {}
+
+
+def least_output(_: Members, /) -> int:
+    return LEAST_OUTPUT
+
+
+def choices(members: Members) -> int:
+    asked = an_integer(_config(members).get("candidateCount") or 1, "generationConfig.candidateCount")
+    return min(max(1, asked), MOST_CHOICES)
 
 
 def prompt(members: Members) -> Prompt:
@@ -125,18 +142,25 @@ def own_body(members: Members, edits: Edits) -> bytes:
     values = without_seals(members, signed=version is None or version >= 3)
     if "model" in members:  # the URL's, once more
         values["model"] = _encode(_resource(edits.model))
+    if edits.limit is None:
+        return members.edit(values, edits.drop)
     found = member(members, "generationConfig")
-    if edits.limit is not None and found is not None:
-        try:
-            config = Members(found[1])
-            limits = {key: raw for key, raw in config.items() if camel(key) == "maxOutputTokens"}
-            over = {
-                key: b"%d" % edits.limit for key, raw in limits.items() if an_integer(_decode(raw), key) > edits.limit
-            }
-            values[found[0]] = config.edit(over)
-        except Malformed as error:
-            raise BadField(found[0], f"Invalid '{found[0]}': {error}.") from None
-    return members.edit(values, edits.drop)
+    if found is not None:
+        values[found[0]] = _bounded(*found, edits.limit)
+        return members.edit(values, edits.drop)
+    empty = frozenset(name for name in members if camel(name) == "generationConfig")
+    return members.edit(values, edits.drop | empty, {"generationConfig": b'{"%b":%d}' % (_BOUND.encode(), edits.limit)})
+
+
+def _bounded(name: str, text: bytes, limit: int) -> bytes:
+    """The configuration with all bounds of the output at most `limit`, and with one."""
+    try:
+        config = Members(text)
+        found = {key: an_integer(_decode(raw) or 0, key) for key, raw in config.items() if camel(key) == _BOUND}
+        over = {key: b"%d" % limit for key, most in found.items() if not 1 <= most <= limit}
+        return config.edit(over, add={} if found else {_BOUND: b"%d" % limit})
+    except Malformed as error:
+        raise BadField(name, f"Invalid '{name}': {error}.") from None
 
 
 _RESOURCES = ("models/", "tunedModels/", "publishers/", "projects/", "endpoints/")

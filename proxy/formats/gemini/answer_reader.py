@@ -31,7 +31,6 @@ from proxy.formats.canonical import (
     Text,
     Thinking,
     ToolCall,
-    Usage,
     UsageSeen,
 )
 from proxy.formats.gemini.parts import BESIDE, REASONS, read_media
@@ -296,18 +295,19 @@ class _Voice:
             found = read_citations(self._beside, "".join(self._heard))
             out += [PartDelta(self._index, "", self._choice, citation=citation) for citation in found]
         self._close(out)
-        reason = REASONS.get(self.ended, canonical.STOP)
         if self._beside.get("finishMessage") == _NO_NEWS:
             del self._beside["finishMessage"]
         for name in BESIDE:
             if name in self._beside:
                 out += self._whole(Opaque(name, {name: self._beside[name]}, origin=NAME))
-        if self._blocked:
-            reason = canonical.CONTENT_FILTER
+        out.append(self.reason())
+        return out
+
+    def reason(self) -> Finish:
+        reason = canonical.CONTENT_FILTER if self._blocked else REASONS.get(self.ended, canonical.STOP)
         if self._made and reason == canonical.STOP:
             reason = canonical.TOOL_CALLS
-        out.append(Finish(reason, self.ended, "", self._choice))
-        return out
+        return Finish(reason, self.ended, "", self._choice)
 
 
 def read_citations(beside: dict[str, Any], text: str) -> list[Citation]:
@@ -387,7 +387,7 @@ def _token(found: dict[str, Any]) -> dict[str, Any]:
 class _Hearing:
     """The candidates of one answer, in however many pieces it comes. `finished`: each of them has a reason to end."""
 
-    __slots__ = ("_calls", "_open", "_seed", "_started", "_voices", "finished", "usage")
+    __slots__ = ("_calls", "_open", "_seed", "_started", "_usage", "_voices", "finished")
 
     def __init__(self, seed: str) -> None:
         self._seed = seed
@@ -395,7 +395,7 @@ class _Hearing:
         self._started = False
         self._voices: dict[int, _Voice] = {}
         self._open: set[int] = set()
-        self.usage: Usage | None = None
+        self._usage: UsageSeen | None = None
         self.finished = False
 
     def hear(self, chunk: WireChunk, payload: bytes) -> list[Event]:
@@ -433,9 +433,14 @@ class _Hearing:
     def _count(self, found: Any, out: list[Event]) -> None:
         """Every piece counts anew. A count without an answer says nothing of what has been said by then."""
         usage = read_usage(found)
-        if usage is not None and (usage.completion or self.finished) and usage != self.usage:
-            self.usage = usage
-            out.append(UsageSeen(usage))
+        if usage is not None:
+            seen = UsageSeen(usage, early=not (usage.completion or self.finished))
+            if seen != self._usage:
+                self._usage = seen
+                out.append(seen)
+
+    def reasons(self) -> list[Finish]:
+        return [voice.reason() for number, voice in self._voices.items() if voice.ended and number not in self._open]
 
     def finish(self) -> list[Event]:
         return [event for number in sorted(self._voices) for event in self._voices[number].finish()]
@@ -511,6 +516,9 @@ class GeminiReader:
                 self.broken = "its answer is no stream"
             return
         out += self._hearing.hear(chunk, payload)
+
+    def reasons(self) -> list[Finish]:
+        return self._hearing.reasons()
 
     def close(self) -> list[Event]:
         out: list[Event] = []

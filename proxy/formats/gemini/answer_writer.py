@@ -32,7 +32,7 @@ from proxy.formats.canonical import (
     UsageSeen,
 )
 from proxy.formats.gemini.parts import BESIDE, REASONS, keep, object_of
-from proxy.formats.gemini.wire import ARRAY, NAME, closing, error_object, framed, framed_error
+from proxy.formats.gemini.wire import ARRAY, NAME, closing, error_object, framed, framed_error, write_usage
 
 _WRITTEN = {
     canonical.STOP: "STOP",
@@ -54,28 +54,6 @@ def _json(value: Any) -> bytes:
         for raw, escaped in _LINE_ENDS:
             data = data.replace(raw, escaped)
     return data
-
-
-def write_usage(usage: Usage, gains: dict[str, bytes]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "promptTokenCount": usage.prompt,
-        "candidatesTokenCount": max(0, usage.completion - usage.reasoning),
-        "totalTokenCount": usage.prompt + usage.completion,
-    }
-    if usage.cached:
-        found["cachedContentTokenCount"] = usage.cached
-    if usage.reasoning:
-        found["thoughtsTokenCount"] = usage.reasoning
-    if usage.audio_in:
-        found["promptTokensDetails"] = _modalities(usage.prompt, usage.audio_in)
-    if usage.audio_out:
-        found["candidatesTokensDetails"] = _modalities(found["candidatesTokenCount"], usage.audio_out)
-    return found | {name: msgspec.Raw(value) for name, value in gains.items()}
-
-
-def _modalities(all_of_it: int, audio: int) -> list[dict[str, Any]]:
-    rows = [{"modality": "AUDIO", "tokenCount": audio}]
-    return ([{"modality": "TEXT", "tokenCount": all_of_it - audio}] if all_of_it > audio else []) + rows
 
 
 class _Speech:
@@ -278,6 +256,7 @@ class GeminiWriter:
                 return self._end(event)
             case Finish():
                 self._speech(event.choice).finish = event
+                return self._unended(event.choice)
             case UsageSeen():
                 self._usage = event.usage
             case End():
@@ -356,6 +335,16 @@ class GeminiWriter:
             return b""
         content = {"content": {"parts": written, "role": "model"}, "index": event.choice}
         return self._framed(b'{"candidates":[%b]%b' % (_json(content), self._after))
+
+    def _unended(self, choice: int) -> bytes:
+        """Calls that were cut off go out only if they are whole: here they come in one piece."""
+        found = [(place, part, pieces) for place, (part, pieces, _) in self._parts.items() if place[0] == choice]
+        whole = [
+            index
+            for (_, index), part, pieces in found
+            if isinstance(part, ToolCall) and not part.custom and any(pieces) and object_of("".join(pieces))[1]
+        ]
+        return b"".join([self._end(PartEnd(index, choice)) for index in whole])
 
     def _last(self) -> bytes:
         candidates = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Error, Pricer, Relayed
+from proxy.formats.base import Error, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.gemini.wire import (
     ARRAY,
@@ -25,6 +25,7 @@ from proxy.formats.gemini.wire import (
     read_chunk,
     read_error,
     read_usage,
+    write_usage,
 )
 from proxy.formats.splice import Malformed, Members, append
 from proxy.formats.sse import Frame
@@ -45,6 +46,8 @@ class GeminiStream:
         "_counted",
         "_framing",
         "_half",
+        "_id",
+        "_metadata",
         "_model",
         "_model_json",
         "_new_end",
@@ -52,6 +55,7 @@ class GeminiStream:
         "_open",
         "_pricer",
         "_text",
+        "_told",
         "_unpacker",
         "broken",
         "error",
@@ -72,14 +76,25 @@ class GeminiStream:
         self._half = False  # the last event came without its empty line
         self.events = 0
         self.finished = False
-        self._counted: dict[str, Any] | None = None
+        self._id: Any = None  # the answer's, as the provider gave it
+        self._metadata: dict[str, Any] | None = None  # the last count
+        self._counted: dict[str, Any] | None = None  # the last of more than the prompt
+        self._told: Usage | None = None  # by the gateway, that has cut it off
         self.error: dict[str, Any] | None = None
         self.broken = ""
 
     @property
     def usage(self) -> Usage | None:
         """The last count: each is of all that came before. One of the prompt alone says nothing of what was said."""
-        return read_usage(self._counted)
+        return self._told or read_usage(self._counted)
+
+    @property
+    def prompt_usage(self) -> Usage | None:
+        return prompt_side(read_usage(self._metadata))
+
+    @property
+    def said(self) -> int:
+        return self._text.tell()
 
     @property
     def over(self) -> bool:
@@ -101,6 +116,22 @@ class GeminiStream:
         self._closed = True
         self._half = self._framing != ARRAY and bool(out) and not out.endswith(_EMPTY_LINES)
         return out + closing(self._framing, empty=not self.events) if self.complete else out
+
+    def cut(self, usage: Usage) -> bytes:
+        """A last answer with the reason for each candidate that has none, and the usage; then the framing's end."""
+        if self.over:
+            return b""
+        out = b""
+        if not self.finished:
+            candidates = [_ended(number) for number in sorted(self._open) or [0]]
+            counted = write_usage(usage, self._pricer(usage))
+            found = {"candidates": candidates, "usageMetadata": counted, "modelVersion": self._model}
+            named = {"responseId": self._id} if self._id is not None else {}
+            self.events += 1
+            out = framed(msgspec.json.encode({**found, **named}), self._framing, first=self.events == 1)
+        self._told = usage
+        self._closed = self.finished = True
+        return out + closing(self._framing, empty=not self.events)
 
     def fail(self, error: Error) -> bytes:
         end = self._end_with(error_object(error))
@@ -151,8 +182,11 @@ class GeminiStream:
         ends = self._note(chunk)
         renamed = chunk.model_version is not None and chunk.model_version != self._model
         found = chunk.usage_metadata
-        if isinstance(found, dict) and (ends or "candidatesTokenCount" in found or "thoughtsTokenCount" in found):
-            self._counted = found
+        self._id = chunk.response_id
+        if isinstance(found, dict):
+            self._metadata = found
+            if ends or "candidatesTokenCount" in found or "thoughtsTokenCount" in found:
+                self._counted = found
             usage = self.usage if ends else None
             if usage is not None:
                 values = {"modelVersion": self._model_json} if renamed else {}
@@ -187,6 +221,10 @@ class GeminiStream:
         if key > 0:
             self._old_end, self._new_end = payload[key:], payload[key:start] + self._model_json + payload[end:]
         return payload[:start] + self._model_json + payload[end:]
+
+
+def _ended(number: int) -> dict[str, Any]:
+    return {"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "MAX_TOKENS", "index": number}
 
 
 def _one(payload: bytes) -> bytes:

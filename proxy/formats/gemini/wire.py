@@ -144,6 +144,28 @@ def _spoken(details: Any) -> int:
     return sum(_count(row.get("tokenCount")) for row in rows if isinstance(row, dict) and row.get("modality") in _AUDIO)
 
 
+def write_usage(usage: Usage, gains: dict[str, bytes]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "promptTokenCount": usage.prompt,
+        "candidatesTokenCount": max(0, usage.completion - usage.reasoning),
+        "totalTokenCount": usage.prompt + usage.completion,
+    }
+    if usage.cached:
+        found["cachedContentTokenCount"] = usage.cached
+    if usage.reasoning:
+        found["thoughtsTokenCount"] = usage.reasoning
+    if usage.audio_in:
+        found["promptTokensDetails"] = _modalities(usage.prompt, usage.audio_in)
+    if usage.audio_out:
+        found["candidatesTokensDetails"] = _modalities(found["candidatesTokenCount"], usage.audio_out)
+    return found | {name: msgspec.Raw(value) for name, value in gains.items()}
+
+
+def _modalities(all_of_it: int, audio: int) -> list[dict[str, Any]]:
+    rows = [{"modality": "AUDIO", "tokenCount": audio}]
+    return ([{"modality": "TEXT", "tokenCount": all_of_it - audio}] if all_of_it > audio else []) + rows
+
+
 def read_answer_chunk(body: bytes) -> WireChunk:
     """Raises `NotAnAnswer`."""
     try:

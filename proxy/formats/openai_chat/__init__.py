@@ -5,6 +5,7 @@ files of its own: `openai_chat.byte_relay` (answers of the same format), `…_re
 `…_answer_reader`, `…_answer_writer` (from and to the canonical form), `…_wire` (errors, usage, reasons to end).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from io import StringIO
@@ -12,13 +13,18 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import BadField, Edits, Pricer, Prompt, missing, wrong
+from proxy.formats.base import MOST_CHOICES, BadField, Edits, Pricer, Prompt, missing, wrong
 from proxy.formats.lenient import UNREADABLE, value
 from proxy.formats.openai_chat.answer_reader import read_answer, reader
 from proxy.formats.openai_chat.answer_writer import write_answer, writer
 from proxy.formats.openai_chat.byte_relay import ChatStream, edit_answer, said_in_message, write_strings
 from proxy.formats.openai_chat.request_reader import kind_of, read_request
-from proxy.formats.openai_chat.request_writer import NO_STREAM_OPTIONS, QUIRKS, write_request
+from proxy.formats.openai_chat.request_writer import (
+    MAX_COMPLETION_TOKENS,
+    NO_STREAM_OPTIONS,
+    QUIRKS,
+    write_request,
+)
 from proxy.formats.openai_chat.wire import NAME, error_body, error_event, read_error, read_usage
 from proxy.formats.splice import Malformed, Members
 
@@ -26,15 +32,18 @@ __all__ = [
     "ENDPOINT",
     "FIELDS",
     "KEEPALIVE",
+    "LEAST_OUTPUT",
     "NAME",
     "QUIRKS",
     "ChatStream",
     "bounds",
     "check",
     "check_stream_options",
+    "choices",
     "edit_answer",
     "error_body",
     "error_event",
+    "least_output",
     "own_body",
     "path",
     "prompt",
@@ -56,7 +65,9 @@ FIELDS: Mapping[str, str] = {
     "cache_key": "prompt_cache_key",
 }
 KEEPALIVE = b": keep-alive\n\n"
+LEAST_OUTPUT = 1
 _BOUNDS = ("max_completion_tokens", "max_tokens")
+_CHOICES = ("n", "best_of")
 _ASK = b'{"include_usage":true}'
 
 
@@ -78,6 +89,7 @@ def check(members: Members, /) -> None:
     if not _read(members, "messages", _MESSAGES, "an array of messages"):
         raise wrong("messages", "at least one message", "an empty array")
     check_stream_options(members)
+    choices(members)
 
 
 def check_stream_options(members: Members, /) -> None:
@@ -101,7 +113,18 @@ def _streamed(members: Members) -> bool:
 
 def bounds(members: Members, /) -> dict[str, float]:
     """Raises `BadField`."""
-    return {name: _read(members, name, _NUMBER, "a number") or 0 for name in _BOUNDS if name in members}
+    found = {name: _read(members, name, _NUMBER, "a number") or 0 for name in _BOUNDS if name in members}
+    return {name: most for name, most in found.items() if most >= 1}
+
+
+def least_output(_: Members, /) -> int:
+    return LEAST_OUTPUT
+
+
+def choices(members: Members, /) -> int:
+    """Raises `BadField`."""
+    found = [_read(members, name, _NUMBER, "a number") or 1 for name in _CHOICES if name in members]
+    return math.ceil(min(max([1, *found]), MOST_CHOICES))
 
 
 def _read(members: Members, name: str, decoder: msgspec.json.Decoder[Any], words: str) -> Any:
@@ -149,13 +172,18 @@ def own_body(members: Members, edits: Edits, /) -> bytes:
     """The permitted edits: `model`, the gateway's own fields taken out, usage asked for, the output limit enforced."""
     values: dict[str, bytes] = {}
     add: dict[str, bytes] = {}
+    drop = edits.drop
     (values if "model" in members else add)["model"] = msgspec.json.encode(edits.model)
     if edits.stream and NO_STREAM_OPTIONS not in edits.quirks and not _usage_asked(members):
         (values if "stream_options" in members else add)["stream_options"] = _ask_for_usage(members)
     if edits.limit is not None:
-        over = [name for name, most in bounds(members).items() if most > edits.limit]
-        values.update(dict.fromkeys(over, b"%d" % edits.limit))
-    return members.edit(values, edits.drop, add)
+        limit, found = b"%d" % edits.limit, bounds(members)
+        values.update({name: limit for name, most in found.items() if most > edits.limit})
+        drop |= {name for name in _BOUNDS if name in members and name not in found}
+        if not found:
+            newer = MAX_COMPLETION_TOKENS in edits.quirks or "max_completion_tokens" in members
+            add["max_completion_tokens" if newer else "max_tokens"] = limit
+    return members.edit(values, drop, add)
 
 
 def _usage_asked(members: Members) -> bool:

@@ -596,7 +596,7 @@ class ChatReader:
         self._started = False
         self._failed = False  # the provider said so
         self._last = _Chunk()  # the last that held Perplexity's results
-        self._usage: Usage | None = None
+        self._usage: UsageSeen | None = None
         self.broken = ""
         self.complete = False
         self.finished = False
@@ -684,9 +684,11 @@ class ChatReader:
         if chunk.search_results or chunk.citations:
             self._last = chunk
         usage = _usage(chunk)
-        if usage is not None and usage != self._usage:
-            self._usage = usage
-            out.append(UsageSeen(usage))
+        if usage is not None:
+            seen = UsageSeen(usage, early=not (usage.completion or self.finished))
+            if seen != self._usage:
+                self._usage = seen
+                out.append(seen)
         return out
 
     def _choice(self, choice: _Choice) -> list[Event]:
@@ -733,6 +735,9 @@ class ChatReader:
                 self._only = state
         return state
 
+    def reasons(self) -> list[Finish]:
+        return [_finish(number, state) for number, state in self._states.items() if state.finish is not None]
+
     def _end(self) -> list[Event]:
         """The format's own end, or the end of the bytes once every choice has its reason to end."""
         if not self._started:
@@ -742,11 +747,14 @@ class ChatReader:
             if not number:
                 state.search(self._last)
             out += state.end()
-            reason, raw, sequence = _reason(state.finish or _Choice(), called=state.called)
-            out.append(Finish(reason, raw, sequence, number))
+            out.append(_finish(number, state))
         self.complete = self.finished = True
         out.append(End())
         return out
+
+
+def _finish(number: int, state: _State) -> Finish:
+    return Finish(*_reason(state.finish or _Choice(), called=state.called), number)
 
 
 def reader(seed: str, /) -> ChatReader:

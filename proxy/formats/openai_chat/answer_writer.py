@@ -36,7 +36,7 @@ from proxy.formats.canonical import (
 )
 from proxy.formats.lenient import encode, value
 from proxy.formats.openai_chat.request_writer import unpacked
-from proxy.formats.openai_chat.wire import error_chunks, error_event, write_reason, write_usage
+from proxy.formats.openai_chat.wire import DONE, error_chunks, error_event, write_reason, write_usage
 from proxy.formats.openai_tools import custom_input
 
 # What OpenRouter calls the makers of thoughts; the seal says it again.
@@ -46,7 +46,6 @@ _FORMATS = {
     "openai_responses": "openai-responses-v1",
 }
 _TIERS = frozenset({"auto", "default", "fast", "flex", "priority", "scale"})
-DONE = b"data: [DONE]\n\n"
 
 
 # --- what both need --------------------------------------------------------------------------------------------------

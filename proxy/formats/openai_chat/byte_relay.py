@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
+from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
-from proxy.formats.lenient import BOM, UNREADABLE, count, lax, priced, value
-from proxy.formats.openai_chat.wire import as_error, error_event, read_error, read_usage
+from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, priced, value
+from proxy.formats.openai_chat.wire import DONE, as_error, error_event, read_error, read_usage, write_usage
 from proxy.formats.splice import Malformed, Members
 from proxy.formats.sse import Frame, Splitter
 
@@ -44,6 +44,7 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
+_OF_EVERY_CHUNK = ("id", "object", "created", "model", "provider", "system_fingerprint")
 
 
 class ChatStream:
@@ -54,7 +55,9 @@ class ChatStream:
     """
 
     __slots__ = (
+        "_counted",
         "_hold",
+        "_last",
         "_model",
         "_model_json",
         "_new_prefix",
@@ -69,7 +72,6 @@ class ChatStream:
         "error",
         "events",
         "finished",
-        "usage",
     )
 
     def __init__(self, model: str, *, hold_usage: bool, pricer: Pricer) -> None:
@@ -85,7 +87,8 @@ class ChatStream:
         self.closed = False
         self.finished = False
         self._open: set[int] = set()  # choices that have begun and not ended
-        self.usage: Usage | None = None
+        self._counted: Usage | None = None
+        self._last = b""  # the data of the last chunk that has choices
         self.error: dict[str, Any] | None = None
         self.broken = ""
 
@@ -98,6 +101,20 @@ class ChatStream:
     def complete(self) -> bool:
         """The answer came to its end. Some providers never send `[DONE]`; some send it and never a reason to end."""
         return (self.done or self.finished) and self.error is None and not self.broken
+
+    @property
+    def usage(self) -> Usage | None:
+        """Some count with every chunk: the first of those knows the prompt alone."""
+        counted = self._counted
+        return counted if counted is not None and (counted.completion or self.complete) else None
+
+    @property
+    def prompt_usage(self) -> Usage | None:
+        return prompt_side(self._counted)
+
+    @property
+    def said(self) -> int:
+        return self._text.tell()
 
     def text(self) -> str:
         """What the model said, thought and called, run together: for counting where no usage came."""
@@ -127,6 +144,29 @@ class ChatStream:
             out = self._frame(frame)
             return out if self.complete or not out else out + b"\n\n" if frame.data else b""
         return b""
+
+    def cut(self, usage: Usage, /) -> bytes:
+        """A last chunk for each choice that has none, the usage where the client wants it, `[DONE]`."""
+        if self.over:
+            return b""
+        found = value(self._last)
+        known = found if isinstance(found, dict) else {"id": "", "object": "chat.completion.chunk", "created": 0}
+        head = {**{name: known[name] for name in _OF_EVERY_CHUNK if name in known}, "model": self._model}
+        chunks = [{**head, "choices": [choice]} for choice in self._ends()]
+        out = b"".join([_chunk(chunk, b"" if self._hold else b"null") for chunk in chunks])
+        if not self._hold:
+            out += _chunk({**head, "choices": []}, write_usage(usage, self._pricer))
+        self._counted = usage
+        self.done = self.finished = True
+        return out + DONE
+
+    def _ends(self) -> list[dict[str, Any]]:
+        if self.finished:
+            return []
+        end = {"logprobs": None, "finish_reason": "length"}
+        if not self._open:  # nothing has been said at all
+            return [{"index": 0, "delta": {"role": "assistant", "content": ""}, **end}]
+        return [{"index": choice, "delta": {}, **end} for choice in sorted(self._open)]
 
     def fail(self, error: Error, /) -> bytes:
         return error_event(error)
@@ -177,6 +217,8 @@ class ChatStream:
             usage_only = chunk.usage is not None
             if not usage_only and not chunk.error:
                 chunk.error = unusual_error(event, payload)
+        else:
+            self._last = payload
         edited = self._note(chunk, payload)
         if usage_only and self._hold and self.error is None:
             return b""
@@ -197,14 +239,14 @@ class ChatStream:
                 self._begin(choice)
         if chunk.error:
             self.error = as_error(chunk.error)
-            self.usage = read_usage(chunk.usage) or self.usage
+            self._counted = read_usage(chunk.usage) or self._counted
         elif chunk.usage is not None:
             usage = read_usage(chunk.usage)
             if usage is not None:
-                self.usage = usage
+                self._counted = usage
                 return self._price(payload, chunk.usage, usage)
         elif isinstance(chunk.x_groq, dict):
-            self.usage = read_usage(chunk.x_groq.get("usage")) or self.usage
+            self._counted = read_usage(chunk.x_groq.get("usage")) or self._counted
         return payload
 
     def _begin(self, choice: _Choice) -> None:
@@ -241,6 +283,10 @@ class ChatStream:
             self._old_prefix = payload[:end]
             self._new_prefix = payload[:start] + self._model_json
         return payload[:start] + self._model_json + payload[end:]
+
+
+def _chunk(found: dict[str, Any], usage: bytes) -> bytes:
+    return b"data: %b\n\n" % encode({**found, "usage": msgspec.Raw(usage)} if usage else found)
 
 
 def _lenient(payload: bytes) -> _Chunk | None:

@@ -6,6 +6,7 @@ more, or less, that a vendor takes. https://platform.openai.com/docs/api-referen
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
 from proxy.formats import reasoning
@@ -594,6 +595,9 @@ def _write_reasoning(body: dict[str, Any], request: Request, target: Target) -> 
     if wanted is None:
         return
     if REASONING_OBJECT in quirks:
+        if request.max_tokens is not None and (wanted.budget or 0) >= request.max_tokens:  # refused
+            target.losses.field("reasoning")
+            wanted = replace(wanted, budget=None, effort="high")
         body["reasoning"] = _reasoning_object(wanted)
         return
     _note_unsaid(wanted, target.losses)

@@ -23,6 +23,7 @@ from proxy.formats.lenient import count, encode, lax
 from proxy.formats.splice import append
 
 NAME = "openai_chat"
+DONE = b"data: [DONE]\n\n"
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 

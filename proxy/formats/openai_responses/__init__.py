@@ -4,6 +4,7 @@ Requests: `request_reader` and `request_writer`; answers: `answer_reader` and `a
 `byte_relay`.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -26,19 +27,22 @@ from proxy.formats.openai_responses.byte_relay import (
     value,
 )
 from proxy.formats.openai_responses.request_reader import kind_of, read_request
-from proxy.formats.openai_responses.request_writer import write_request
+from proxy.formats.openai_responses.request_writer import LEAST_OUTPUT, write_request
 from proxy.formats.splice import Members
 
 __all__ = [
     "ENDPOINT",
     "FIELDS",
     "KEEPALIVE",
+    "LEAST_OUTPUT",
     "NAME",
     "bounds",
     "check",
+    "choices",
     "edit_answer",
     "error_body",
     "error_event",
+    "least_output",
     "own_body",
     "path",
     "prompt",
@@ -91,10 +95,19 @@ def bounds(members: Members) -> dict[str, float]:
     if "max_output_tokens" not in members:
         return {}
     try:
-        return {"max_output_tokens": _NUMBER.decode(members["max_output_tokens"]) or 0}
+        most = _NUMBER.decode(members["max_output_tokens"]) or 0
     except msgspec.ValidationError:
         found = kind_of(value(members["max_output_tokens"]))
         raise wrong("max_output_tokens", "a number", found) from None
+    return {"max_output_tokens": most} if most >= 1 else {}
+
+
+def least_output(members: Members) -> int:
+    return LEAST_OUTPUT
+
+
+def choices(members: Members) -> int:
+    return 1
 
 
 def prompt(members: Members) -> Prompt:
@@ -116,12 +129,12 @@ def prompt(members: Members) -> Prompt:
 
 
 def own_body(members: Members, edits: Edits) -> bytes:
-    values = {"model": msgspec.json.encode(edits.model)}
-    if edits.limit is not None and bounds(members).get("max_output_tokens", 0) > edits.limit:
+    values: dict[str, bytes] = {"model": msgspec.json.encode(edits.model)}
+    if edits.limit is not None and edits.limit < bounds(members).get("max_output_tokens", math.inf):
         values["max_output_tokens"] = b"%d" % edits.limit
     if _SEALED in members.get("input", b""):
         values["input"] = _without_sealed(members["input"])
-    add = {} if "model" in members else {"model": values.pop("model")}
+    add = {name: values.pop(name) for name in list(values) if name not in members}
     return members.edit(values, edits.drop, add)
 
 

@@ -324,6 +324,9 @@ class Reader:
             self.broken = "an event is too large"
         return out
 
+    def reasons(self) -> list[Finish]:
+        return []
+
     def close(self) -> list[Event]:
         out = self._out = []
         for frame in self._splitter.close():

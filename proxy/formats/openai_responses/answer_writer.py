@@ -43,7 +43,7 @@ from proxy.formats.canonical import (
 )
 from proxy.formats.lenient import encode, objects, string
 from proxy.formats.openai_responses.answer_reader import unpack, write_citation
-from proxy.formats.openai_responses.byte_relay import NAME, error_frame, error_json, failed_frame, value
+from proxy.formats.openai_responses.byte_relay import NAME, error_frame, error_json, failed_frame, usage_value, value
 from proxy.formats.openai_responses.request_reader import PLAIN
 from proxy.formats.openai_tools import custom_input
 from proxy.formats.splice import Members
@@ -238,17 +238,7 @@ class Writer:
         return encode({**self._head, "status": status, "output": self._items, "usage": self._counts(), **more})
 
     def _counts(self) -> dict[str, Any] | None:
-        usage = self._usage
-        if usage is None:
-            return None
-        found: dict[str, Any] = {
-            "input_tokens": usage.prompt,
-            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written},
-            "output_tokens": usage.completion,
-            "output_tokens_details": {"reasoning_tokens": usage.reasoning},
-            "total_tokens": usage.prompt + usage.completion,
-        }
-        return found | {name: msgspec.Raw(gain) for name, gain in self._ask.pricer(usage).items()}
+        return None if self._usage is None else usage_value(self._usage, self._ask.pricer)
 
     def _finish(self) -> bytes:
         why = {LENGTH: "max_output_tokens", CONTENT_FILTER: "content_filter"}.get(self._reason)
@@ -301,9 +291,9 @@ class Writer:
             return b""
         out = b""
         if not item.given:
-            out = self._closers[item.kind](self, item)
             if item.kind != "reasoning":
                 item.value["status"] = status
+            out = self._closers[item.kind](self, item)
         out += self._event("response.output_item.done", output_index=len(self._items), item=item.value)
         self._items.append(item.value)
         self._open = None
@@ -522,7 +512,8 @@ class Writer:
 
     def _close_function(self, item: _Open) -> bytes:
         out = b""
-        if not "".join(item.pieces).strip():  # of a call without arguments; clients read it as JSON
+        empty = not "".join(item.pieces).strip()
+        if empty and item.value["status"] != "incomplete":  # of a call without arguments; clients read it as JSON
             item.pieces = ["{}"]
             out = self._item_event("response.function_call_arguments.delta", delta="{}")
         item.value["arguments"] = "".join(item.pieces)
@@ -554,8 +545,9 @@ class Writer:
         return out + self._more(PartDelta(0, part.data))
 
     def _close_image(self, item: _Open) -> bytes:
-        item.value["result"] = "".join(item.pieces) or None
-        return self._item_event("response.image_generation_call.completed") if item.pieces else b""
+        whole = item.value["status"] != "incomplete"
+        item.value["result"] = "".join(item.pieces) or None if whole else None
+        return self._item_event("response.image_generation_call.completed") if item.value["result"] else b""
 
     _closers: ClassVar[dict[str, Callable[["Writer", _Open], bytes]]] = {
         "message": _close_message,

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed
+from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, mended, objects, priced, string
+from proxy.formats.openai_responses.unfinished import NOTED, Unfinished
 from proxy.formats.splice import Malformed, Members
 from proxy.formats.sse import Frame, Splitter, event
 
@@ -58,6 +59,18 @@ def read_usage(found: Any) -> Usage | None:
     )
     usage.completion += max(0, count(get("total_tokens")) - usage.prompt - usage.completion)
     return usage if usage.prompt or usage.completion else None
+
+
+def usage_value(usage: Usage, pricer: Pricer) -> dict[str, Any]:
+    """A `usage` object, with what the pricer adds."""
+    found: dict[str, Any] = {
+        "input_tokens": usage.prompt,
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written},
+        "output_tokens": usage.completion,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.prompt + usage.completion,
+    }
+    return found | {name: msgspec.Raw(gain) for name, gain in pricer(usage).items()}
 
 
 def read_error(body: bytes) -> dict[str, Any]:
@@ -194,6 +207,9 @@ class _Event(msgspec.Struct, gc=False):
     response: msgspec.Raw = msgspec.Raw()  # empty: there is none
     item: Any = None
     error: Any = None
+    output_index: Any = None
+    content_index: Any = None
+    summary_index: Any = None
 
 
 _read_event = msgspec.json.Decoder(_Event).decode
@@ -221,10 +237,12 @@ class Relay:
         "_last",
         "_model",
         "_pricer",
+        "_prompt",
         "_sequence",
         "_splitter",
         "_streamed",
         "_text",
+        "_unfinished",
         "_whole",
         "broken",
         "error",
@@ -239,6 +257,7 @@ class Relay:
         self._pricer = pricer
         self._splitter = Splitter()
         self._text = StringIO()
+        self._unfinished = Unfinished()
         self._streamed = False  # a delta has come of the item that is open
         self._sequence = -1  # the last event's number
         self._last = b""  # the response object as it came last
@@ -248,6 +267,7 @@ class Relay:
         self._whole = True  # what has been sent ends with an event's end
         self.events = 0
         self.finished = False
+        self._prompt: Usage | None = None  # the last count, perhaps of the prompt alone
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         self.broken = ""
@@ -260,6 +280,14 @@ class Relay:
     @property
     def complete(self) -> bool:
         return self.finished and self.error is None and not self.broken
+
+    @property
+    def prompt_usage(self) -> Usage | None:
+        return prompt_side(self._prompt)
+
+    @property
+    def said(self) -> int:
+        return self._text.tell()
 
     def text(self) -> str:
         return self._text.getvalue()
@@ -285,6 +313,31 @@ class Relay:
         sent = b"".join(out)
         self._whole = not sent or sent.endswith((b"\n\n", b"\r\n\r\n"))
         return sent
+
+    def cut(self, usage: Usage) -> bytes:
+        """The end of each item that is open, then `response.incomplete` with all the items."""
+        if self.over or self.finished:
+            self._closed = True
+            return b""
+        out = [] if self._last else [self._opening()]
+        out += [self._numbered(each) for each in self._unfinished.end(self.text())]
+        counted = usage_value(usage, self._pricer)
+        ended = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "usage": counted}
+        self.response = encode({**value(self._last), **ended, "output": self._unfinished.output})
+        out.append(self._numbered({"type": "response.incomplete", "response": msgspec.Raw(self.response)}))
+        self.usage = usage
+        self._closed = self.finished = True
+        return b"".join(out)
+
+    def _opening(self) -> bytes:
+        """Where the provider has said nothing at all."""
+        begun = {"id": "", "object": "response", "created_at": 0, "status": "in_progress", "model": self._model}
+        self._last = encode({**begun, "output": []})
+        return self._numbered({"type": "response.created", "response": msgspec.Raw(self._last)})
+
+    def _numbered(self, said: dict[str, Any]) -> bytes:
+        self._sequence += 1
+        return event(said["type"], encode({"type": said["type"], "sequence_number": self._sequence, **said}))
 
     def fail(self, error: Error) -> bytes:
         """`error`, then `response.failed`, as the API ends its own; the first alone where no response has begun."""
@@ -342,14 +395,21 @@ class Relay:
         if text:
             return held + self._with_response(frame, kind, text)
         if isinstance(found.delta, str):
+            place = (found.output_index, kind, found.content_index, found.summary_index)
+            if place != self._unfinished.place:
+                self._unfinished.speak(place, self._text.tell())
             self._text.write(found.delta)
             self._streamed = True
         elif found.item is not None:
-            self._listen(kind, found.item)
+            self._listen(kind, found)
+        elif kind in NOTED:
+            self._unfinished.note(frame.data)
         return frame.raw
 
-    def _listen(self, kind: str, item: Any) -> None:
+    def _listen(self, kind: str, found: _Event) -> None:
         """The name of what is called; and all of an item that did not come in deltas."""
+        item = found.item
+        self._unfinished.item(kind, found.output_index, item, self._text.tell())
         if kind == "response.output_item.added":
             self._streamed = False
             self._text.write(string(item.get("name")) if isinstance(item, dict) else "")
@@ -368,12 +428,14 @@ class Relay:
                 return out
             usage = read_usage(found.get("usage"))
         self._last = text
-        self.usage = usage or self.usage
         if kind in ENDS:
             self.finished = True
             self.response = text
         elif kind.rpartition(".")[2] in _FAILED and self.error is None:
             self.error = failure_of(value(text))
+        if usage is not None:
+            self._prompt = usage
+            self.usage = usage if usage.completion or self.finished else None
         return out
 
     def _read_plain(self, body: bytes) -> None:
@@ -392,6 +454,8 @@ def _lenient(data: bytes) -> _Event:
         return _Event()
     get = found.get
     read = _Event(get("type"), get("sequence_number"), get("delta"), item=get("item"), error=get("error"))
+    read.output_index, read.content_index = get("output_index"), get("content_index")
+    read.summary_index = get("summary_index")
     if isinstance(found.get("response"), dict):
         read.response = msgspec.Raw(json.dumps(found["response"]).encode())
     return read

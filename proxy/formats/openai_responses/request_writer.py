@@ -45,7 +45,7 @@ _UNKNOWN = (
 # Fields that chat completions have too, in the same sense.
 _SHARED: dict[str, type] = {"prompt_cache_options": dict, "prompt_cache_retention": str, "safety_identifier": str}
 _TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
-_LEAST_OUTPUT = 16  # tokens: the API refuses less
+LEAST_OUTPUT = 16  # tokens: the API refuses less
 _LONGEST = 64  # letters of a tool's name, and of a call's id
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -79,7 +79,7 @@ def _write_fields(request: Request, body: dict[str, Any], target: Target) -> Non
     body |= {name: found for name, found in given.items() if found is not None}
     if request.max_tokens is not None:
         most = target.max_output or request.max_tokens
-        body["max_output_tokens"] = max(min(request.max_tokens, most), _LEAST_OUTPUT)
+        body["max_output_tokens"] = max(min(request.max_tokens, most), LEAST_OUTPUT)
         if body["max_output_tokens"] != request.max_tokens:  # more than the model can give is refused, and too little
             losses.field("max_tokens")
     _name_losses(request, losses)

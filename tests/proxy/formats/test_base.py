@@ -1,6 +1,7 @@
-"""Losses: named as the client names things, grave or harmless."""
+"""Losses: named as the client names things, grave or harmless. Usage: the prompt's side."""
 
-from proxy.formats.base import Losses
+from proxy.formats.base import Losses, prompt_side
+from proxy.formats.canonical import Usage
 
 
 def test_it_works() -> None:
@@ -32,3 +33,8 @@ def test_a_path_is_as_harmless_as_its_last_name() -> None:
     losses.field("input[3].phase")
     losses.field("tools[0].defer_loading")
     assert losses.grave == ["tools[0].defer_loading"]
+
+
+def test_the_prompts_side_of_usage() -> None:
+    assert prompt_side(Usage(9, 5, 3, 1, 4, 2, 6)) == Usage(9, 0, 3, 1, 0, 2, 0)
+    assert prompt_side(None) is None

@@ -97,6 +97,7 @@ def test_what_is_nested_nearly_too_deeply_is_counted_as_it_stands(monkeypatch: p
         ({"maxOutputTokens": 100}, {"generationConfig.maxOutputTokens": 100}),
         ({"max_output_tokens": "100"}, {"generationConfig.maxOutputTokens": 100}),
         ({"maxOutputTokens": None}, {}),
+        ({"maxOutputTokens": 0}, {}),
         ({}, {}),
     ],
 )
@@ -104,6 +105,35 @@ def test_bounds(config: dict[str, Any], expected: dict[str, float]) -> None:
     assert gemini.bounds(members(generationConfig=config)) == expected
     assert gemini.bounds(members(generation_config=config)) == expected
     assert gemini.bounds(members(generationConfig=None)) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"),
+    [
+        ({"max_output_tokens": "100", "topK": 1}, {"max_output_tokens": 5, "topK": 1}),
+        ({"maxOutputTokens": 3}, {"maxOutputTokens": 3}),
+        ({"maxOutputTokens": 0}, {"maxOutputTokens": 5}),
+        ({"maxOutputTokens": None}, {"maxOutputTokens": 5}),
+        ({"topK": 1}, {"topK": 1, "maxOutputTokens": 5}),
+    ],
+)
+def test_the_output_limit(config: dict[str, Any], sent: dict[str, Any]) -> None:
+    edits = Edits("m", frozenset(), stream=False, limit=5)
+    for name in ("generationConfig", "generation_config"):
+        assert json.loads(gemini.own_body(members(**{name: config}), edits)) == {**BODY, name: sent}
+
+
+def test_an_output_limit_where_there_was_none() -> None:
+    edits = Edits("m", frozenset(), stream=False, limit=5)
+    for given in ({}, {"generationConfig": None}, {"generation_config": None}):
+        body = json.loads(gemini.own_body(members(**given), edits))
+        assert body == {**BODY, "generationConfig": {"maxOutputTokens": 5}}
+
+
+@pytest.mark.parametrize(("config", "found"), [({}, 1), ({"candidateCount": "3"}, 3), ({"candidate_count": 2}, 2)])
+def test_how_many_answers_are_asked_for(config: dict[str, Any], found: int) -> None:
+    assert gemini.choices(members(generationConfig=config)) == found
+    assert gemini.least_output(members(generationConfig=config)) == 1
 
 
 def test_the_prompt_to_count() -> None:

@@ -10,7 +10,17 @@ import pytest
 from proxy.formats import openai_chat
 from proxy.formats.base import Ask, BadField, Edits, Losses, NotAnAnswer, Prompt, Target
 from proxy.formats.canonical import Request
-from proxy.formats.openai_chat import ChatStream, bounds, check, own_body, path, prompt, relay
+from proxy.formats.openai_chat import (
+    ChatStream,
+    bounds,
+    check,
+    choices,
+    least_output,
+    own_body,
+    path,
+    prompt,
+    relay,
+)
 from proxy.formats.splice import Members
 from tests.upstreams import DONE, event
 
@@ -85,7 +95,8 @@ def test_messages_that_are_nested_too_deeply_are_refused() -> None:
     [
         ({}, {}),
         ({"max_tokens": 5, "max_completion_tokens": 7.5}, {"max_completion_tokens": 7.5, "max_tokens": 5}),
-        ({"max_tokens": None}, {"max_tokens": 0}),
+        ({"max_tokens": None}, {}),
+        ({"max_tokens": 0, "max_completion_tokens": -1}, {}),
     ],
 )
 def test_the_bounds_of_the_output(body: Mapping[str, Any], found: Mapping[str, float]) -> None:
@@ -96,6 +107,20 @@ def test_the_bounds_of_the_output(body: Mapping[str, Any], found: Mapping[str, f
 def test_bounds_that_are_no_numbers(value: object) -> None:
     with pytest.raises(BadField, match="Invalid 'max_tokens': expected a number"):
         bounds(members({"max_tokens": value}))
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [({}, 1), ({"n": None}, 1), ({"n": 0}, 1), ({"n": 3}, 3), ({"n": 2, "best_of": 4.5}, 5), ({"n": 10**30}, 10**6)],
+)
+def test_how_many_answers_are_asked_for(body: Mapping[str, Any], found: int) -> None:
+    assert choices(members(body)) == found
+    assert least_output(members(body)) == 1
+
+
+def test_a_number_of_answers_that_is_none() -> None:
+    with pytest.raises(BadField, match="Invalid 'n': expected a number"):
+        check(members({"messages": HELLO, "n": "many"}))
 
 
 # --- the prompt ------------------------------------------------------------------------------------------------------
@@ -159,6 +184,20 @@ def test_the_text_of_a_prompt_that_is_hard_to_read() -> None:
             '{"model":"x","max_tokens":9,"max_completion_tokens":3}',
             {"limit": 5},
             '{"model":"theirs","max_tokens":5,"max_completion_tokens":3}',
+        ),
+        ('{"model":"x"}', {"limit": 5}, '{"model":"theirs","max_tokens":5}'),
+        ('{"model":"x","max_tokens":null}', {"limit": 5}, '{"model":"theirs","max_tokens":5}'),
+        ('{"model":"x","max_tokens":-1}', {"limit": 5}, '{"model":"theirs","max_tokens":5}'),
+        ('{"model":"x","max_completion_tokens":null}', {"limit": 5}, '{"model":"theirs","max_completion_tokens":5}'),
+        (
+            '{"model":"x","max_tokens":null}',
+            {"limit": 5, "quirks": frozenset({"max_completion_tokens"})},
+            '{"model":"theirs","max_completion_tokens":5}',
+        ),
+        (
+            '{"model":"x","max_tokens":3,"max_completion_tokens":null}',
+            {"limit": 5},
+            '{"model":"theirs","max_tokens":3}',
         ),
     ],
 )

@@ -41,10 +41,17 @@ def test_thoughts_of_other_formats_do_not_reach_the_api() -> None:
     assert json.loads(FORMAT.own_body(text, Edits("up-1", NONE, stream=False)))["input"] == said["content"]
 
 
-@pytest.mark.parametrize(("asked", "sent"), [(50, 20), (20, 20), (5, 5), (None, None)])
-def test_the_output_limit(asked: int | None, sent: int | None) -> None:
+@pytest.mark.parametrize(("asked", "sent"), [(50, 20), (20, 20), (5, 5), (None, 20), (-1, 20)])
+def test_the_output_limit(asked: int | None, sent: int) -> None:
     body = FORMAT.own_body(wire.members(max_output_tokens=asked), Edits("up-1", NONE, stream=False, limit=20))
     assert json.loads(body)["max_output_tokens"] == sent
+
+
+def test_an_output_limit_where_there_was_none() -> None:
+    body = FORMAT.own_body(wire.members(), Edits("up-1", NONE, stream=False, limit=20))
+    assert json.loads(body) == {"model": "up-1", "input": "Hi", "max_output_tokens": 20}
+    assert FORMAT.bounds(wire.members(max_output_tokens=None)) == {}
+    assert (FORMAT.least_output(wire.members()), FORMAT.choices(wire.members())) == (16, 1)
 
 
 @pytest.mark.parametrize(

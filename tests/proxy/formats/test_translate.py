@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from proxy.formats import anthropic_messages, openai_chat
-from proxy.formats.base import Ask, Losses, NotAnAnswer
+from proxy.formats import anthropic_messages, gemini, openai_chat, openai_completions, openai_responses
+from proxy.formats.base import Ask, Client, Losses, NotAnAnswer
 from proxy.formats.canonical import End, Event, Finish, PartDelta, PartEnd, PartStart, Start, Text, ToolCall, Usage
 from proxy.formats.splice import Members
 from proxy.formats.translate import TranslatedStream, translate_answer
-from tests.upstreams import chat_stream, completion, tool_call
+from tests.upstreams import chat_stream, completion, event, tool_call
 
 ASKED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -101,6 +101,9 @@ class Told:
     def __init__(self, *events: Event) -> None:
         self._events = list(events)
 
+    def reasons(self) -> list[Finish]:
+        return []
+
     def feed(self, _: bytes, /) -> list[Event]:
         return self._events
 
@@ -123,3 +126,80 @@ def test_parts_without_any_order_break_the_stream() -> None:
     assert b"tool_use" in stream.feed(b"x")
     assert "has ended" in stream.broken
     assert not stream.complete
+
+
+# --- ended by the gateway --------------------------------------------------------------------------------------------
+
+TOLD = Usage(7, 2)
+
+
+def said(index: int = 0, finish: str | None = None, **delta: Any) -> bytes:
+    return event({"choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
+
+
+def call(arguments: str, **more: Any) -> bytes:
+    return said(tool_calls=[{"index": 0, "function": {"arguments": arguments, **more}}])
+
+
+def cut(client: Client, *pieces: bytes) -> tuple[str, TranslatedStream]:
+    """What a client gets of a chat stream that is cut behind these pieces."""
+    asked = ask(include_usage=True)
+    stream = TranslatedStream(openai_chat.reader(asked.id), client.writer(asked), asked)
+    out = b"".join(stream.feed(piece) for piece in pieces) + stream.cut(TOLD)
+    return out.decode(), stream
+
+
+def test_a_stream_is_cut() -> None:
+    out, stream = cut(anthropic_messages, said(content="Hel"), said(content="lo"))
+    kinds = [line.removeprefix("event: ") for line in out.splitlines() if line.startswith("event: ")]
+    assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    assert '"stop_reason":"max_tokens"' in out
+    assert '"output_tokens":2,"cost":0.5' in out
+    assert (stream.complete, stream.over, stream.usage, stream.said) == (True, True, TOLD, 5)
+    assert stream.cut(TOLD) == b""
+
+
+def test_a_stream_of_completions_is_cut() -> None:
+    out, _ = cut(openai_completions, said(content="Hel"))
+    assert '"finish_reason":"length"' in out
+    assert '"total_tokens":9' in out
+    assert out.endswith("data: [DONE]\n\n")
+
+
+def test_each_choice_keeps_the_reason_that_it_had() -> None:
+    out, _ = cut(gemini, said(content="a"), said(1, content="b"), said(2, content="c"), said(1, "content_filter"))
+    last = json.loads(out.split("data: ")[-1])
+    assert [each["finishReason"] for each in last["candidates"]] == ["MAX_TOKENS", "SAFETY", "MAX_TOKENS"]
+
+
+def test_what_has_finished_by_itself_is_whole() -> None:
+    out, _ = cut(openai_responses, call("{}", name="now"), said(finish="tool_calls"))
+    assert "event: response.completed" in out
+    out, _ = cut(gemini, call("", name="now"), said(finish="tool_calls"))
+    assert '"functionCall":{"id":"call_x1_0","name":"now","args":{}}' in out
+
+
+@pytest.mark.parametrize(("arguments", "whole"), [('{"city":', False), ("", False), ('{"city":"Oslo"}', True)])
+def test_a_call_that_is_cut_is_not_made_whole(arguments: str, whole: bool) -> None:
+    pieces = [call("", name="weather"), call(arguments)]
+    assert ("functionCall" in cut(gemini, *pieces)[0]) is whole
+    out, _ = cut(openai_responses, *pieces)
+    item = json.loads(out.split("data: ")[-1])["response"]["output"][0]
+    assert (item["arguments"], item["status"]) == (arguments, "incomplete")
+
+
+def test_a_count_of_the_prompt_alone() -> None:
+    asked = ask()
+    stream = TranslatedStream(anthropic_messages.reader("x1"), openai_chat.writer(asked), asked)
+    message = {"id": "m", "usage": {"input_tokens": 5, "cache_read_input_tokens": 2, "output_tokens": 1}}
+    stream.feed(event({"type": "message_start", "message": message}))
+    assert (stream.usage, stream.prompt_usage) == (None, Usage(7, cached=2))
+    stream.feed(event({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 4}}))
+    assert (stream.usage, stream.prompt_usage) == (Usage(7, 4, 2), Usage(7, cached=2))
+
+
+def test_the_count_of_the_prompt_stands_where_no_other_comes() -> None:
+    stream = TranslatedStream(anthropic_messages.reader("x1"), openai_chat.writer(ask()), ask())
+    stream.feed(event({"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 1}}}))
+    stream.feed(event({"type": "message_stop"}))
+    assert stream.usage == Usage(5, 1)

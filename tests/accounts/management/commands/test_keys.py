@@ -1,11 +1,13 @@
 import csv
 import json
+import time
+from decimal import Decimal
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from accounts import keys
+from accounts import credits, keys
 from accounts.models import Account, ApiKey
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +72,8 @@ def test_create_for_an_account_that_is_off_says_so():
 @pytest.mark.parametrize(("option", "value"), [
     ("--rpm", "many"), ("--rps", "-1"), ("--concurrency", "1.5"), ("--rpm", "99999999999"),
     ("--expires", "tomorrow"), ("--expires", "2001-01-01"), ("--ips", "10.0.0.1/8"), ("--name", "x" * 101),
+    ("--tpm", "x"),    ("--budget", "ten"), ("--budget", "-1"), ("--budget", "NaN"), ("--budget", "0.0000000000001"),
+    ("--budget", "9000001"), ("--budget-period", "year"),
 ])  # fmt: skip
 def test_create_names_the_bad_option_and_leaves_nothing(option, value):
     assert refusal("create", "--account", "acme", f"{option}={value}").startswith(f"{option}: ")
@@ -82,10 +86,14 @@ def test_create_refuses_a_bad_account_name(name):
     assert refusal("create", "--account", name).startswith("--account: ")
 
 
-@pytest.mark.parametrize("option", ["--tpm", "--budget"])
-def test_options_that_would_do_nothing_are_not_taken(option):
-    with pytest.raises(CommandError, match="unrecognized arguments"):
-        run("create", "--account", "acme", option, "1")
+def test_create_with_a_budget():
+    run("create", "--account", "acme", "--tpm", "500", "--budget", "0.000000000001", "--budget-period", "week")
+    key = ApiKey.objects.get()
+    assert (key.tpm, key.budget, key.budget_period) == (500, Decimal("0.000000000001"), "week")
+
+
+def test_a_period_without_a_budget_is_said_to_bound_nothing():
+    assert run("create", "--account", "acme", "--budget-period", "day")[1].startswith("--budget-period: ")
 
 
 def test_list_has_every_key_and_no_secret():
@@ -103,6 +111,19 @@ def test_list_is_json_and_csv():
     ascsv = list(csv.DictReader(StringIO(run("list", "--format", "csv")[0])))
     assert asjson[0]["name"] == ascsv[0]["name"] == key.name
     assert (asjson[0]["state"], asjson[0]["rpm"], asjson[0]["expires"]) == ("active", 40, None)
+
+
+def test_list_has_what_was_spent_of_each_budget():
+    key = with_prefix("sk-kodna-AAAAaaaa")
+    ApiKey.objects.update(budget=Decimal("2.5"), budget_period="day")
+    now, yesterday = time.time(), time.time() - credits.DAY
+    charges = [
+        credits.Charge(name, key.account_id, key.pk, 10**6, moment, False)
+        for name, moment in (("r1", now), ("r2", yesterday))
+    ]
+    credits.charge(charges, [])
+    row = json.loads(run("list", "--format", "json")[0])[0]
+    assert (row["budget"], row["budget_period"], row["spent"]) == ("2.5", "day", "0.000001")
 
 
 def test_list_refuses_another_format():

@@ -39,7 +39,7 @@ def test_the_events_of_a_stream() -> None:
     seen = Usage(9, 0, 3, 1)
     assert events == [
         Start("msg_1", "up-1"),
-        UsageSeen(seen),
+        UsageSeen(seen, early=True),
         PartStart(0, Thinking("")),
         PartDelta(0, "Hm"),
         PartEnd(0, signature="sig", origin=OWN),

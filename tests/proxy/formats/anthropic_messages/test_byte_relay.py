@@ -320,3 +320,55 @@ def test_an_error_names_its_field() -> None:
 
 def test_halves_of_surrogate_pairs() -> None:
     assert mended({"a\udc00": ["\ud83d\ude00", "\ud83d", 1]}) == {"a�": ["😀", "�", 1]}
+
+
+# --- ended by the gateway --------------------------------------------------------------------------------------------
+
+TOLD = Usage(9, 4, 3, 1)
+
+
+def test_a_stream_is_cut() -> None:
+    stream = relay()
+    begun = [wire.start(), *wire.words(0, "Hello"), *wire.call(1, "weather", '{"ci')[:-1]]
+    stream.feed(wire.sse(*begun) + b'event: content_block_delta\ndata: {"ty')
+    assert wire.parsed(stream.cut(TOLD)) == [
+        {"type": "content_block_stop", "index": 1},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+            "usage": {
+                "input_tokens": 5,
+                "cache_creation_input_tokens": 1,
+                "cache_read_input_tokens": 3,
+                "output_tokens": 4,
+                "cost": 4,
+            },
+        },
+        {"type": "message_stop"},
+    ]
+    assert (stream.complete, stream.over, stream.usage) == (True, True, TOLD)
+    assert (stream.said, stream.cut(TOLD)) == (16, b"")
+
+
+def test_nothing_is_cut() -> None:
+    stream = relay()
+    read = wire.streamed_by_sdk(stream.cut(TOLD))
+    assert (read.content, read.stop_reason, read.usage.input_tokens) == ([], "max_tokens", 5)
+
+
+def test_what_has_finished_by_itself_is_not_cut() -> None:
+    stream = relay()
+    stream.feed(wire.sse(wire.start(), *wire.words(0, "Hello"), wire.end()[0]))
+    assert wire.parsed(stream.cut(TOLD)) == [{"type": "message_stop"}]
+    stream = relay()
+    stream.feed(wire.sse(wire.start(provider="x"), *wire.words(0, "Hello"), *wire.end()))
+    assert not stream.over  # OpenRouter: more comes behind `message_stop`
+    assert (stream.cut(TOLD), stream.over, stream.usage) == (b"", True, Usage(9, 5))
+
+
+def test_the_opening_counts_the_prompt_alone() -> None:
+    stream = relay()
+    stream.feed(wire.sse(wire.start({"input_tokens": 5, "cache_read_input_tokens": 3, "output_tokens": 1})))
+    assert (stream.usage, stream.prompt_usage) == (None, Usage(8, cached=3))
+    stream.feed(wire.sse(*wire.words(0, "Hello"), {"type": "message_stop"}))
+    assert stream.usage == Usage(8, 1, 3)  # a vendor that says no more

@@ -82,6 +82,22 @@ def test_counting_needs_no_bound() -> None:
 def test_bounds() -> None:
     assert anthropic_messages.bounds(wire.members(max_tokens=9)) == {"max_tokens": 9}
     assert anthropic_messages.bounds(wire.members()) == {}
+    assert anthropic_messages.bounds(wire.members(max_tokens=0)) == {"max_tokens": 0}
+    assert anthropic_messages.bounds(wire.members(max_tokens=-1)) == {}
+
+
+@pytest.mark.parametrize(
+    ("thinking", "least"),
+    [
+        ({"type": "enabled", "budget_tokens": 2000}, 2001),
+        ({"type": "adaptive"}, 1),
+        ({"type": "enabled", "budget_tokens": "x"}, 1),
+        (None, 1),
+    ],
+)
+def test_the_least_bound_holds_the_thoughts(thinking: Any, least: int) -> None:
+    assert anthropic_messages.least_output(wire.members(thinking=thinking)) == least
+    assert anthropic_messages.choices(wire.members(thinking=thinking)) == 1
 
 
 @pytest.mark.parametrize("most", ["9", 9.5, True, None])
@@ -103,6 +119,13 @@ def test_a_body_of_the_same_format_keeps_its_bytes() -> None:
 def test_a_body_without_a_model_gets_one() -> None:
     body = anthropic_messages.own_body(Members(b'{"max_tokens":9}'), Edits("up-1", NONE, stream=False))
     assert json.loads(body) == {"max_tokens": 9, "model": "up-1"}
+
+
+def test_the_output_limit() -> None:
+    edits = Edits("m", NONE, stream=False, limit=5)
+    for given, sent in [({}, 5), ({"max_tokens": 9}, 5), ({"max_tokens": 3}, 3), ({"max_tokens": -1}, 5)]:
+        body = anthropic_messages.own_body(wire.members(model="m", **given), edits)
+        assert json.loads(body) == {"model": "m", "max_tokens": sent}
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,11 @@ def test_the_last_count_stands() -> None:
     count = {"promptTokenCount": 5, "totalTokenCount": 5}
     more = {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7}
     found, _ = events(data(said("a", usageMetadata=count), said("b", usageMetadata=more), said("", "STOP")))
-    assert [event for event in found if isinstance(event, UsageSeen)] == [UsageSeen(Usage(5, 2))]
+    seen = [UsageSeen(Usage(5), early=True), UsageSeen(Usage(5, 2))]
+    assert [event for event in found if isinstance(event, UsageSeen)] == seen
+    found, _ = events(data(said("a", usageMetadata=count), said("", "STOP", usageMetadata=count)))
+    seen = [UsageSeen(Usage(5), early=True), UsageSeen(Usage(5))]
+    assert [event for event in found if isinstance(event, UsageSeen)] == seen
 
 
 def test_the_tier_in_openais_words() -> None:

@@ -351,3 +351,64 @@ def test_an_error_in_a_list_of_one(framing: str) -> None:
     sent = stream.feed(b'data: [{"error":{"code":400,"message":"x"}}]\n\n')
     assert stream.error is not None
     assert b'[{"error"' not in sent or json.loads(sent) == [{"error": {"code": 400, "message": "x"}}]
+
+
+# --- ended by the gateway --------------------------------------------------------------------------------------------
+
+TOLD = Usage(5, 3, 1, 0, 2)
+
+
+def piece(text: str, index: int = 0, reason: str = "", **more: Any) -> dict[str, Any]:
+    candidate = {"content": {"parts": [{"text": text}], "role": "model"}, "index": index}
+    return {"candidates": [candidate | ({"finishReason": reason} if reason else {})], "responseId": "r", **more}
+
+
+def sent(*found: dict[str, Any]) -> bytes:
+    return b"".join(b"data: %b\r\n\r\n" % json.dumps(each).encode() for each in found)
+
+
+@pytest.mark.parametrize("framing", ["sse", ARRAY])
+def test_a_stream_is_cut(framing: str) -> None:
+    stream = GeminiStream(MODEL, lambda _: GAINS, framing)
+    out = stream.feed(sent(piece("a"), piece("b", 1), piece("c", 2), piece("", 1, "STOP")) + b'data: {"cand')
+    out += stream.cut(TOLD)
+    *_, last = chunks(out)
+    assert [(each["index"], each["finishReason"]) for each in last["candidates"]] == [
+        (0, "MAX_TOKENS"),
+        (2, "MAX_TOKENS"),
+    ]
+    assert last["usageMetadata"] == {
+        "promptTokenCount": 5,
+        "candidatesTokenCount": 1,
+        "totalTokenCount": 8,
+        "cachedContentTokenCount": 1,
+        "thoughtsTokenCount": 2,
+        "cost": 0.25,
+        "cached_tokens": 3,
+    }
+    assert (last["modelVersion"], last["responseId"]) == (MODEL, "r")
+    assert (stream.complete, stream.over, stream.usage, stream.said) == (True, True, TOLD, 3)
+    assert stream.cut(TOLD) == b""
+
+
+@pytest.mark.parametrize("framing", ["sse", ARRAY])
+def test_nothing_is_cut(framing: str) -> None:
+    stream = GeminiStream(MODEL, lambda _: GAINS, framing)
+    (only,) = chunks(stream.cut(TOLD))
+    assert only["candidates"][0]["finishReason"] == "MAX_TOKENS"
+
+
+def test_what_has_finished_by_itself_is_not_cut() -> None:
+    for framing, end in (("sse", b""), (ARRAY, b"]")):
+        stream = GeminiStream(MODEL, lambda _: GAINS, framing)
+        stream.feed(sent(piece("a", reason="STOP")))
+        assert (stream.cut(TOLD), stream.complete) == (end, True)
+
+
+def test_a_count_of_the_prompt_alone() -> None:
+    stream = GeminiStream(MODEL, lambda _: GAINS, "sse")
+    counted = {"promptTokenCount": 5, "cachedContentTokenCount": 2, "totalTokenCount": 5}
+    stream.feed(sent(piece("a", usageMetadata=counted)))
+    assert (stream.usage, stream.prompt_usage) == (None, Usage(5, cached=2))
+    stream.feed(sent(piece("b", usageMetadata={**counted, "candidatesTokenCount": 2, "totalTokenCount": 7})))
+    assert (stream.usage, stream.prompt_usage) == (Usage(5, 2, 2), Usage(5, cached=2))

@@ -495,3 +495,61 @@ def test_the_end_of_each_choice(events: list[bytes], finished: bool) -> None:
         stream.feed(piece)
     stream.close()
     assert stream.complete == finished
+
+
+# --- ended by the gateway --------------------------------------------------------------------------------------------
+
+TOLD = Usage(7, 2)
+
+
+def payloads(out: bytes) -> list[Any]:
+    *found, done, rest = out.split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    return [json.loads(each.removeprefix(b"data: ")) for each in found]
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_stream_is_cut(hold: bool) -> None:
+    stream = ChatStream("ours", hold_usage=hold, pricer=gains)
+    stream.feed(event(chunk("Hel", created=5, system_fingerprint="fp")))
+    stream.feed(b'data: {"half')
+    last, *usage = payloads(stream.cut(TOLD))
+    head = {"id": "c", "created": 5, "system_fingerprint": "fp", "model": "ours"}
+    ended = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
+    assert last == {**head, "choices": [ended], **({} if hold else {"usage": None})}
+    assert [(each["choices"], each["usage"]["completion_tokens"], each["usage"]["cost"]) for each in usage] == (
+        [] if hold else [([], 2, 1)]
+    )
+    assert (stream.complete, stream.over, stream.usage, stream.said, stream.text()) == (True, True, TOLD, 3, "Hel")
+    assert stream.cut(TOLD) == b""
+
+
+def test_each_choice_that_goes_on_is_cut() -> None:
+    stream = ChatStream("m", hold_usage=True, pricer=gains)
+    for piece in (_delta(0, content="a"), _delta(1, content="b"), _delta(2, tool_calls=[CALL]), _delta(1, "stop")):
+        stream.feed(piece)
+    found = [choice for each in payloads(stream.cut(TOLD)) for choice in each["choices"]]
+    assert [(choice["index"], choice["finish_reason"]) for choice in found] == [(0, "length"), (2, "length")]
+
+
+def test_what_has_finished_by_itself_is_not_cut() -> None:
+    stream = ChatStream("m", hold_usage=False, pricer=gains)
+    stream.feed(_delta(0, "stop", content="a"))
+    (usage,) = payloads(stream.cut(TOLD))
+    assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 9)
+
+
+def test_nothing_is_cut() -> None:
+    stream = ChatStream("m", hold_usage=True, pricer=gains)
+    (only,) = payloads(stream.cut(TOLD))
+    assert only["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert only["object"] == "chat.completion.chunk"
+
+
+def test_a_count_of_the_prompt_alone() -> None:
+    stream = ChatStream("m", hold_usage=True, pricer=gains)
+    counted = {"prompt_tokens": 7, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 2}}
+    stream.feed(event(chunk("", usage=counted)))
+    assert (stream.usage, stream.prompt_usage) == (None, Usage(7, cached=2))
+    stream.feed(event(chunk("a", usage={**counted, "completion_tokens": 1})))
+    assert (stream.usage, stream.prompt_usage) == (Usage(7, 1, 2), Usage(7, cached=2))

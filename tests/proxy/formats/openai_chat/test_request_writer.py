@@ -505,6 +505,12 @@ def test_how_much_to_think(
     assert fields("reasoning", wanted, *quirks) == (written, losses)
 
 
+def test_a_budget_of_thoughts_stays_under_the_bound() -> None:
+    for budget, sent, lost in ((1999, {"max_tokens": 1999}, []), (2000, {"effort": "high"}, ["reasoning"])):
+        body, losses = fields("reasoning", Reasoning(budget=budget), "reasoning_object", max_tokens=2000)
+        assert (body["reasoning"], losses) == (sent, lost)
+
+
 def test_messages_that_are_lost_whole_are_left_out() -> None:
     lost = Opaque("search", {}, at="m", origin="openai_responses")
     for role in ("user", "assistant"):

@@ -294,3 +294,70 @@ def test_usage(usage: Any, expected: Usage | None) -> None:
 )
 def test_errors(body: str, error: dict[str, Any]) -> None:
     assert read_error(body.encode()) == error
+
+
+# --- ended by the gateway --------------------------------------------------------------------------------------------
+
+TOLD = Usage(9, 4, 3)
+
+
+def cut_after(count: int) -> tuple[list[dict[str, Any]], Relay]:
+    """What the client reads of the example, of which so many events have come."""
+    stream = relay()
+    out = stream.feed(wire.sse(*wire.example()[:count]) + b'event: x\ndata: {"ty')
+    return wire.parsed(out + stream.cut(TOLD))[count:], stream
+
+
+def test_a_stream_is_cut() -> None:
+    found, stream = cut_after(2 + 7 + 3)
+    assert [each["type"] for each in found] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+    text, part, item, last = found
+    assert (text["text"], text["item_id"], text["output_index"], text["content_index"]) == ("Hello", "msg_1", 1, 0)
+    assert part["part"]["text"] == "Hello"
+    assert (item["item"]["status"], item["item"]["content"], item["output_index"]) == ("incomplete", [part["part"]], 1)
+    response = last["response"]
+    assert response["output"] == [wire.example()[8]["item"], item["item"]]
+    assert (response["id"], response["model"], response["status"]) == ("resp_1", wire.MODEL, "incomplete")
+    assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert (response["usage"]["output_tokens"], response["usage"]["cost"]) == (4, 0.009)
+    assert json.loads(stream.response) == response
+    assert (stream.complete, stream.over, stream.usage, stream.cut(TOLD)) == (True, True, TOLD, b"")
+
+
+def test_a_call_is_cut() -> None:
+    found, stream = cut_after(2 + 7 + 7 + 2)
+    assert [each["type"] for each in found] == [
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+    assert (found[0]["arguments"], found[0]["name"]) == ('{"city":', "weather")
+    assert (found[1]["item"]["arguments"], found[1]["item"]["status"]) == ('{"city":', "incomplete")
+    assert len(found[2]["response"]["output"]) == 3
+    assert stream.said == len(stream.text())
+
+
+def test_nothing_is_cut() -> None:
+    stream = relay()
+    opened, last = wire.parsed(stream.cut(TOLD))
+    assert (opened["type"], last["response"]["output"]) == ("response.created", [])
+
+
+def test_what_has_ended_by_itself_is_not_cut() -> None:
+    stream = relay()
+    stream.feed(wire.sse(*wire.example()))
+    assert (stream.cut(TOLD), stream.usage) == (b"", Usage(9, 5, 4, 0, 2))
+
+
+def test_a_count_of_the_prompt_alone() -> None:
+    stream = relay()
+    early = wire.response(status="in_progress", usage={"input_tokens": 9, "output_tokens": 0})
+    stream.feed(wire.sse({"type": "response.in_progress", "response": early}))
+    assert (stream.usage, stream.prompt_usage) == (None, Usage(9))
+    stream.feed(wire.sse({"type": "response.completed", "response": wire.response()}))
+    assert (stream.usage, stream.prompt_usage) == (Usage(9, 5, 4, 0, 2), Usage(9, cached=4))

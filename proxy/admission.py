@@ -1,0 +1,449 @@
+"""What one request may use, from the moment it is let in to its settlement: limits and credit in one decision.
+
+`admit` reserves them together in the `Store`, or refuses and leaves no trace. What a request can cost is held before:
+its prompt, counted from above, and its output up to its bound. A stream begins with less and holds ahead of what it
+says; what credit cannot carry is not asked of the provider (`bound`), or ends the stream (`keep_ahead`). Called by
+`exchange` and `counting`.
+
+Costs are picodollars, holds nanodollars rounded up.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from django.db import DatabaseError, connection
+
+from accounts.credits import Fund, funds_of, read
+from accounts.keys import Key, Limit, Rates
+from models_catalog import pricing
+from models_catalog.pricing import Price
+from models_catalog.snapshot import Model
+from proxy import errors, meter
+from proxy.counters.base import Grant, LimitReached, NotAffordable, Store, UnknownFunds, Unreachable, Wish
+from proxy.errors import Refusal
+from proxy.formats import registry
+from proxy.formats.base import Stream
+from proxy.ingress import Envelope
+from proxy.replies import duration
+
+PICO = 1000  # picodollars in a nanodollar
+FIRST_STEP = 256  # tokens that a stream holds at first
+MARGIN = 32  # tokens: more than providers put into one event, nearly always
+COUNT_EVERY = 64  # characters of a stream, and the more, the longer it is
+UNKNOWN_OUTPUT = 32_768  # tokens: the bound where neither the request nor the catalog has one
+_UNBOUNDED_ESTIMATE = 1024  # tokens that a limit reserves for an answer that nothing bounds
+_IMAGE = 3000  # tokens, from above, of an image that is only named by its address
+_NAMED_ELSEWHERE = (b'"image_url"', b'"url"', b'"file')
+_NEVER = 1 << 62
+_ASK_AGAIN = 2.0  # seconds, where other requests' holds stand in the way
+
+
+@dataclass(slots=True)
+class Quote:
+    """What a request can cost on one model. `bound`: tokens of output, in all its choices; `told`: to the provider."""
+
+    model: Model
+    price: Price | None
+    prompt: int  # picodollars
+    each: int  # picodollars per token of output
+    least: int  # tokens
+    bound: int
+    told: bool
+    first: int  # tokens of output to hold at the beginning
+
+    @property
+    def is_free(self) -> bool:
+        return not self.prompt and not self.each
+
+    def amount(self, tokens: int) -> int:
+        """Nanodollars for the prompt and so many tokens of output."""
+        return _nano(self.prompt + tokens * self.each)
+
+    def tokens(self, held: int) -> int:
+        """Tokens of output that a hold covers."""
+        return max(0, (held * PICO - self.prompt) // self.each) if self.each else _NEVER
+
+
+class Reservation:
+    """Of one request. `held`: nanodollars; `most`: the largest hold it had.
+
+    `said`: tokens of the stream, as counted so far; `next_check`: at how many of its characters `keep_ahead` is due.
+
+    `is_scarce`: there is not credit for all that it may use.
+    """
+
+    __slots__ = (
+        "_choices",
+        "_open",
+        "_quote",
+        "_read",
+        "_store",
+        "_wish",
+        "grant",
+        "held",
+        "is_scarce",
+        "most",
+        "next_check",
+        "said",
+    )
+
+    def __init__(self, store: Store, wish: Wish, quote: Quote, envelope: Envelope) -> None:
+        self._store = store
+        self._wish = wish
+        self._quote = quote
+        self._choices = envelope.choices
+        self._open = bool(wish.limits or wish.funds)
+        self._read = 0  # characters
+        self.grant = Grant()
+        self.held = self.most = 0
+        self.next_check = self.said = 0
+        self.is_scarce = False
+
+    @property
+    def funds(self) -> tuple[Fund, ...]:
+        return self._wish.funds
+
+    @property
+    def bound(self) -> int | None:
+        """The most tokens of output that the provider is to be told, per choice; None: what the client says."""
+        quote = self._quote
+        return max(quote.bound // self._choices, 1) if quote.told else None
+
+    @property
+    def model(self) -> Model:
+        return self._quote.model
+
+    # --- admission ---------------------------------------------------------------------------------------------------
+
+    async def take(self) -> None:
+        """Raises `LimitReached`, `NotAffordable`, `Unreachable`."""
+        if self._open:
+            self._granted(await _informed(self._store, self._store.admit, self._wish))
+
+    async def reprice(self, quote: Quote, funds: tuple[Fund, ...], limits: tuple[Limit, ...]) -> None:
+        """At another price, with another model's limits. Raises as `take`; the hold is then what it was."""
+        if not funds and not self._wish.funds and not limits:
+            self._quote = quote
+            return
+        self._open = True
+        wish = _wished(self._wish.id, limits, 0, funds or self._wish.funds, quote)
+        grant = await _informed(self._store, self._store.adjust, wish)
+        self._quote, self._wish = quote, replace(wish, limits=self._wish.limits)
+        self._granted(grant)
+
+    def _granted(self, grant: Grant) -> None:
+        self.grant = grant
+        quote = self._quote
+        if not self._wish.funds:
+            return
+        self._hold(grant.held)
+        affordable = quote.tokens(grant.held + grant.spare)
+        self.is_scarce = affordable < quote.bound
+        if self.is_scarce:
+            quote.bound, quote.told = max(affordable, quote.least), True
+
+    def _hold(self, held: int) -> None:
+        self.held = held
+        if held > self.most:
+            self.most = held
+
+    # --- while a stream passes ---------------------------------------------------------------------------------------
+
+    async def keep_ahead(self, stream: Stream) -> bool:
+        """Hold more, as the stream says more. False: it must end here."""
+        quote = self._quote
+        self._count(stream)
+        step = COUNT_EVERY + stream.said // COUNT_EVERY
+        if not self._wish.funds or not quote.each:
+            self.next_check = stream.said + step
+            return True
+        covered = quote.tokens(self.held)
+        if covered < quote.bound and self.said > covered // 2:
+            covered = await self._grow(min(quote.bound, max(2 * covered, self.said + 4 * MARGIN)))
+        if covered >= quote.bound and self.said + MARGIN > covered:  # the provider counts otherwise, or not at all
+            covered = await self._grow(self.said + 4 * MARGIN)
+        # No token is shorter than a character.
+        self.next_check = stream.said + max(1, min(step, covered - self.said - MARGIN))
+        return self.said + MARGIN <= covered
+
+    def _count(self, stream: Stream) -> None:
+        text = stream.text()
+        if len(text) > self._read:
+            self.said += meter.estimate(text[self._read :])
+            self._read = len(text)
+
+    async def _grow(self, tokens: int) -> int:
+        """Hold so many tokens of output, or as many as there is credit for; those that are held then."""
+        quote = self._quote
+        wish = replace(self._wish, limits=(), amount=quote.amount(tokens), least=self.held + 1)
+        try:
+            self._hold((await _informed(self._store, self._store.adjust, wish)).held)
+        except (NotAffordable, Unreachable):
+            pass  # it goes on as far as what it has
+        return quote.tokens(self.held)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    async def afford(self, cost: int) -> None:
+        """Before a charge of `cost` picodollars: hold more, where the provider has counted more than was held."""
+        if self._wish.funds and _nano(cost) > self.held:
+            wish = replace(self._wish, limits=(), amount=_nano(cost), least=self.held + 1)
+            try:
+                self._hold((await _informed(self._store, self._store.adjust, wish)).held)
+            except (NotAffordable, Unreachable):
+                pass  # the rest is nobody's: the row tells of it
+
+    def charge(self, cost: int) -> int:
+        """What of a cost is charged: never more than is held."""
+        return min(cost, self.held * PICO) if self._wish.funds else cost
+
+    def settle(self, charge: int = 0, tokens: int = 0) -> None:
+        """May be called again without effect."""
+        if self._open:
+            self._open = False
+            self._store.settle(self._wish.id, _nano(charge) if charge and self._wish.funds else None, tokens)
+
+
+class Admission:
+    """What the requests of one process ask at its store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def admit(self, request_id: str, key: Key, envelope: Envelope, model: Model, now: float) -> Reservation:
+        """Raises `RateLimited` (429), `Insufficient` (402), `BadRequest` (400: `max_cost_usd`), `Unavailable` (503)."""
+        quote = _quote(envelope, model, now, _from_above(envelope))
+        funds = _funds(key, quote, now)
+        limits = key.limits + limits_of(model)
+        wish = _wished(request_id, limits, _expected(envelope, model, limits), funds, quote)
+        if not limits and not funds:
+            return Reservation(self.store, wish, quote, envelope)
+        # The prompt as its bytes bound it: only where credit is too scarce for that are its tokens counted.
+        wish.least = wish.amount
+        reservation = Reservation(self.store, wish, quote, envelope)
+        try:
+            try:
+                await reservation.take()
+                scarce = reservation.is_scarce
+            except NotAffordable:
+                scarce = True
+            if scarce:
+                quote = _quote(envelope, model, now, await _count(envelope))
+                if reservation.held:
+                    await reservation.reprice(quote, funds, ())
+                else:
+                    wish = _wished(request_id, limits, wish.tokens, funds, quote)
+                    reservation = Reservation(self.store, wish, quote, envelope)
+                    await reservation.take()
+        except (LimitReached, NotAffordable, Unreachable) as reason:
+            reservation.settle()
+            raise refusal(reason, key, model, quote.amount(quote.least)) from None
+        return reservation
+
+    async def reprice(self, reservation: Reservation, key: Key, envelope: Envelope, model: Model, now: float) -> None:
+        """Before another model is asked. Raises as `admit`."""
+        quote = _quote(envelope, model, now, await _count(envelope))
+        try:
+            await reservation.reprice(quote, _funds(key, quote, now), limits_of(model))
+        except (LimitReached, NotAffordable, Unreachable) as reason:
+            raise refusal(reason, key, model, quote.amount(quote.least)) from None
+
+    async def count(self, request_id: str, key: Key, model: Model) -> None:
+        """A request that generates nothing. Raises as `admit`."""
+        limits = key.limits + limits_of(model)
+        if not limits:
+            return
+        try:
+            await self.store.admit(Wish(request_id, limits))
+        except (LimitReached, Unreachable) as reason:
+            raise refusal(reason, key, model) from None
+
+    async def left(self, key: Key) -> Grant:
+        """For an answer that counted nothing."""
+        if not key.limits:
+            return Grant()
+        try:
+            return await self.store.left(key.limits)
+        except Unreachable:
+            return Grant()
+
+
+async def _informed(store: Store, ask: Callable[[Wish], Awaitable[Grant]], wish: Wish) -> Grant:
+    """Ask; where the store does not know a fund yet, tell it what the ledger says, and ask again."""
+    for _ in range(3):  # it may have forgotten again: a move between stores
+        try:
+            return await ask(wish)
+        except UnknownFunds as unknown:
+            await asyncio.to_thread(_inform, store, unknown.names)
+    raise Unreachable
+
+
+def _inform(store: Store, names: Sequence[str]) -> None:
+    """In a thread that may not be used again for long: its connection goes back at once."""
+    try:
+        store.learn(read(names))
+    except DatabaseError as error:
+        raise Unreachable from error
+    finally:
+        connection.close()
+
+
+def limits_of(model: Model) -> tuple[Limit, ...]:
+    if not (model.rps or model.rpm or model.tpm or model.concurrency):
+        return ()
+    return Rates(model.rps, model.rpm, model.tpm, model.concurrency).of(f"model:{model.id}")
+
+
+# --- what it can cost ------------------------------------------------------------------------------------------------
+
+
+def _funds(key: Key, quote: Quote, now: float) -> tuple[Fund, ...]:
+    """Of what it is paid. Raises `Insufficient` (402) where that is not known. What costs nothing needs no credit."""
+    funds = funds_of(key, now)
+    if funds and quote.price is None:
+        words = f"The model {quote.model.id!r} has no price, and this account or key pays for what it uses."
+        raise errors.Insufficient(f"{words} Tell the operator.", param="model", retry=False)
+    return () if quote.is_free else funds
+
+
+def _wished(request_id: str, limits: tuple[Limit, ...], tokens: int, funds: tuple[Fund, ...], quote: Quote) -> Wish:
+    return Wish(request_id, limits, tokens, funds, quote.amount(quote.first), quote.amount(quote.least))
+
+
+def _quote(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
+    """`prompt`: tokens. Raises `BadRequest` (400) where `max_cost_usd` does not allow one token."""
+    price = pricing.in_force(model.prices, now)
+    if price is not None and (price.input is None or price.output is None):
+        price = None
+    least = _least(envelope, model)
+    own = max(envelope.bounds.values(), default=0.0)
+    if model.enforce and model.output:
+        own = min(own or model.output, model.output)
+    told = not own and not model.output
+    bound = max(int(min(own or model.output or UNKNOWN_OUTPUT, _NEVER >> 16)), least) * envelope.choices
+    quote = Quote(model, price, 0, 0, least * envelope.choices, bound, told, bound)
+    if price is not None:
+        quote.prompt, quote.each = prompt * max(price.input or 0, price.cache_write or 0), price.output or 0
+    if envelope.max_cost is not None:
+        _cap(quote, envelope.max_cost)
+    if envelope.stream and "reasoning" not in model.supports:  # thoughts that are not shown cannot be metered
+        quote.first = min(quote.bound, max(FIRST_STEP, quote.least))
+    else:
+        quote.first = quote.bound
+    return quote
+
+
+def _least(envelope: Envelope, model: Model) -> int:
+    """The smallest bound that the request's own fields allow, and the formats of the model's providers."""
+    ours = envelope.format
+    ways = (registry.between(ours, way.provider.dialect, way.provider.supports) for way in model.routes)
+    theirs = max((way.LEAST_OUTPUT for way in ways if way is not None and way is not ours), default=1)
+    return max(ours.least_output(envelope.members), theirs)
+
+
+def _cap(quote: Quote, most: int) -> None:
+    """By the request's own `max_cost_usd`, in picodollars."""
+    if quote.price is None:
+        raise errors.BadRequest(
+            f"'max_cost_usd' cannot be kept: the model {quote.model.id!r} has no price.",
+            param="max_cost_usd",
+            code="invalid_value",
+            retry=False,
+        )
+    affordable = (most - quote.prompt) // quote.each if quote.each else quote.bound
+    if most < quote.prompt or affordable < quote.least:
+        raise errors.BadRequest(
+            "'max_cost_usd' is less than this prompt and the shortest answer can cost "
+            f"({dollars(quote.amount(quote.least))} USD).",
+            param="max_cost_usd",
+            code="max_cost_exceeded",
+            retry=False,
+        )
+    if affordable < quote.bound:
+        quote.bound, quote.told = affordable, True
+
+
+def _from_above(envelope: Envelope) -> int:
+    """Tokens that the prompt cannot have more of: no token is shorter than a byte."""
+    text = envelope.whole.text
+    return len(text) + sum(text.count(name) for name in _NAMED_ELSEWHERE) * _IMAGE
+
+
+async def _count(envelope: Envelope) -> int:
+    """Tokens of the prompt as counted, with what vendors' other vocabularies may make of it."""
+    whole = envelope.whole
+    if len(whole.text) < meter.SAMPLE:
+        tokens = meter.prompt_tokens(envelope.format, whole)
+    else:
+        tokens = await asyncio.to_thread(meter.prompt_tokens, envelope.format, whole)
+    return tokens + tokens // 4
+
+
+def _expected(envelope: Envelope, model: Model, limits: tuple[Limit, ...]) -> int:
+    """What limits of tokens reserve: the prompt as counted, and the output's bound."""
+    most = 0
+    for limit in limits:
+        if limit.kind == "tpm" and (not most or limit.value < most):
+            most = limit.value
+    if not most:
+        return 0
+    prompt = meter.prompt_tokens(envelope.format, envelope.whole)
+    own = max(envelope.bounds.values(), default=0.0)
+    if own:
+        return prompt + int(min(own, _NEVER >> 16)) * envelope.choices
+    free = min(model.output or _UNBOUNDED_ESTIMATE, _UNBOUNDED_ESTIMATE) * envelope.choices
+    return min(prompt + free, max(most, prompt))
+
+
+def _nano(picodollars: int) -> int:
+    return -(-picodollars // PICO)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+_KINDS = {"rps": "requests per second", "rpm": "requests per minute", "tpm": "tokens per minute"}
+
+
+def refusal(reason: LimitReached | NotAffordable | Unreachable, key: Key, model: Model, least: int = 0) -> Refusal:
+    """In words: whose limit it is, its value, and when to come back. `least`: nanodollars that would have done."""
+    if isinstance(reason, LimitReached):
+        return _limited(reason, model)
+    if isinstance(reason, NotAffordable):
+        return _insufficient(reason, key, least)
+    return errors.Unavailable(
+        "Credit and limits cannot be looked up at the moment.", code="credits_unavailable", retry_after=2
+    )
+
+
+def _limited(reason: LimitReached, model: Model) -> Refusal:
+    limit = reason.limit
+    whose = limit.subject.partition(":")[0]
+    of = f"The limit of the model {model.id!r}, for all keys together," if whose == "model" else f"Your {whose}'s limit"
+    if limit.kind == "concurrency":
+        words = f"{of} of {limit.value} concurrent requests is reached. Try again when one has ended."
+        return errors.RateLimited(words, code="concurrency_exceeded", retry_after=max(reason.wait, 1.0))
+    words = f"{of} of {limit.value} {_KINDS[limit.kind]} is reached."
+    if math.isinf(reason.wait):
+        words = f"{of} is {limit.value} {_KINDS[limit.kind]}, and this request alone may use more."
+        return errors.RateLimited(words, retry=False)
+    return errors.RateLimited(f"{words} Try again in {duration(reason.wait)}.", retry_after=reason.wait)
+
+
+def _insufficient(reason: NotAffordable, key: Key, least: int) -> Refusal:
+    if reason.fund.name.startswith("k"):
+        period = "" if key.period == "total" else f" a {key.period}"
+        whose = f"The budget of this API key, {dollars(reason.fund.room)} USD{period},"
+    else:
+        whose = "The credit of this account"
+    left = f"{dollars(max(reason.available, 0))} USD are left"
+    if reason.held > 0 and reason.available + reason.held >= least:
+        words = f"{whose} is held by requests that still run: {left}. Try again when they have ended."
+        return errors.Insufficient(words, retry_after=_ASK_AGAIN)
+    return errors.Insufficient(f"{whose} does not suffice for this request: {left}.", retry=False)
+
+
+def dollars(nanodollars: int) -> str:
+    return f"{Decimal(nanodollars).scaleb(-9).normalize():f}"

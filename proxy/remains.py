@@ -1,0 +1,169 @@
+"""What a dead process left in the journal: its lines and, of requests that were still open, rows made by their marks.
+
+Called by `journal`.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from models_catalog import pricing
+from models_catalog.pricing import Price
+from proxy.counters.base import Store
+from proxy.marks import NAME, Marks
+from proxy.models import UsageRecord
+from proxy.usage import PICO, Line, decode, land
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES = 1024 * 1024
+ABANDONED_SECONDS = 3600  # a folder that is not locked by then belongs to a process that died as it began
+
+
+class Remains:
+    """Whoever has claimed them keeps them until they are in the database, or dies too."""
+
+    def __init__(self, path: Path, marks: Marks, store: Store) -> None:
+        self.marks = marks
+        self._path = path
+        self._files = _numbered(path)
+        self._killed = self._read(store)
+
+    def _read(self, store: Store) -> list[Line]:
+        """Rows of requests that were still open. All charges that may not have landed are made known."""
+        running: dict[str, Line] = {}
+        for line, has_landed in self._lines():
+            if line.opened is not None:
+                running[line.request_id] = line
+                continue
+            running.pop(line.request_id, None)
+            if not has_landed:
+                _announce(line, store)
+        killed = [_killed(line, *self.marks.read(line.opened or 0)) for line in running.values()]
+        for line in killed:
+            _announce(line, store)
+        return killed
+
+    def _lines(self) -> Iterator[tuple[Line, bool]]:
+        for number, path in self._files:
+            moved = self.marks.moved(number, path)
+            for lines, _ in batches(path, 0, moved):
+                yield from ((line, True) for line in lines)
+            for lines, _ in batches(path, moved):
+                yield from ((line, False) for line in lines)
+
+    def land(self, store: Store) -> int:
+        count = 0
+        for number, path in self._files:
+            for lines, end in batches(path, self.marks.moved(number, path)):
+                count += land_lines(lines, store)
+                self.marks.move(number, end)
+        count += land_lines(self._killed, store)
+        if self._killed:
+            logger.warning("%s: %s requests had been cut off with their process", self._path.name, len(self._killed))
+        remove(self._path)
+        self.marks.release()
+        return count
+
+
+def _announce(line: Line, store: Store) -> None:
+    if line.funds:
+        store.held(line.request_id, -(-(line.cost or 0) // PICO), line.funds)
+
+
+def _killed(line: Line, tokens: int, held: int) -> Line:
+    """What had been delivered is what was used; charged is at most what was held."""
+    price = None if line.price is None else Price(0, *line.price)
+    cost = pricing.cost(price, line.prompt_tokens, tokens)
+    changes: dict[str, object] = {"cost": cost}
+    if line.funds:
+        held = max(held, line.held or 0)
+        charged = min(cost or 0, held * PICO)
+        changes = {"cost": charged, "shortfall": (cost or 0) - charged, "held": held}
+    return msgspec.structs.replace(
+        line,
+        opened=None,
+        outcome=UsageRecord.Outcome.INCOMPLETE.value,
+        status=200 if tokens else 503,
+        error_code="process_killed",
+        completion_tokens=tokens,
+        estimated=True,
+        **changes,
+    )
+
+
+def dead(path: Path) -> Marks | None:
+    """The marks of a dead process, locked; None: it lives, or another process has claimed them.
+
+    The release before had a file for each process, locked itself, and no marks.
+    """
+    is_folder = path.is_dir()
+    if not is_folder and path.suffix != ".jsonl":
+        return None
+    try:
+        fd = os.open(path / NAME if is_folder else path, os.O_RDWR)
+    except FileNotFoundError:
+        _forget(path)
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink:  # else another process has just moved it
+            return Marks(fd, is_mapped=is_folder)
+    except BlockingIOError:
+        pass  # it lives
+    os.close(fd)
+    return None
+
+
+def _forget(path: Path) -> None:
+    """A folder without marks, if its process died as it made or removed it: there is nothing in it to be moved."""
+    with suppress(FileNotFoundError):
+        if time.time() > path.stat().st_mtime + ABANDONED_SECONDS:
+            shutil.rmtree(path)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _numbered(path: Path) -> list[tuple[int, Path]]:
+    if path.is_file():
+        return [(1, path)]
+    return sorted((int(file.stem), file) for file in path.glob("*.jsonl") if file.stem.isdigit())
+
+
+def land_lines(lines: list[Line], store: Store) -> int:
+    closing = [line for line in lines if line.opened is None]
+    land(closing, store)
+    return len(closing)
+
+
+def batches(path: Path, start: int, end: int | None = None) -> Iterator[tuple[list[Line], int]]:
+    """The whole lines from `start` to `end`, and where each batch of them ends."""
+    with path.open("rb") as file:
+        while True:
+            file.seek(start)
+            data = file.read(BATCH_BYTES if end is None else min(BATCH_BYTES, end - start))
+            whole = data.rfind(b"\n") + 1
+            if not whole:
+                return  # nothing, or half a line that a power cut left
+            yield [line for text in data[:whole].splitlines() if (line := _read(path, text))], start + whole
+            start += whole
+
+
+def _read(path: Path, line: bytes) -> Line | None:
+    try:
+        return decode(line)
+    except msgspec.DecodeError as error:  # a power cut can leave such a line; it must not hold up the others
+        logger.error("%s: a line of the journal cannot be read and is skipped: %s", path.name, error)
+        return None

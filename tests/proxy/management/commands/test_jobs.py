@@ -1,0 +1,68 @@
+"""`manage.py jobs`: what an operator reads, and what a failure looks like to a script."""
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from proxy import jobs
+from proxy.models import Job
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _jobs(settings) -> None:
+    settings.JOBS = {"count": (f"{__name__}.count", 90), "fail": (f"{__name__}.fail", 86400)}
+
+
+def count() -> str:
+    return "3 counted"
+
+
+def fail() -> str:
+    raise ValueError("no such thing")
+
+
+def run(*words: str) -> str:
+    out = StringIO()
+    call_command("jobs", *words, stdout=out, no_color=True)
+    return out.getvalue()
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(CommandError) as error:
+        run(*words)
+    assert error.value.returncode == 1
+    return str(error.value)
+
+
+def test_it_works():
+    assert run("run", "count") == "count: 3 counted\n"
+    head, first, second = run("list").splitlines()
+    assert head.split("  ")[0] == "job"
+    assert first.split()[:3] == ["count", "0:01:30", "done"]
+    assert first.endswith("3 counted")
+    assert second.split() == ["fail", "1", "day,", "0:00:00", "never", "-", "-", "-"]
+
+
+def test_a_failure():
+    assert refusal("run", "fail") == "fail failed: ValueError: no such thing"
+    assert "failed" in run("list")
+
+
+def test_no_such_job():
+    assert refusal("run", "nothing") == "NAME: no job 'nothing'; there are count, fail."
+
+
+def test_another_runs_it():
+    Job.objects.create(name="count", runner="elsewhere:1", until=timezone.now() + timedelta(minutes=1))
+    assert refusal("run", "count").startswith("count is being run by another process")
+    assert "running at elsewhere:1" in run("list")
+
+
+def test_it_runs_whether_it_is_due_or_not():
+    jobs.run_due()
+    assert run("run", "count") == "count: 3 counted\n"
