@@ -25,7 +25,7 @@ from unfold.forms import AdminPasswordChangeForm
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
-from accounts import credits, keys, show_once, signals
+from accounts import credits, keys, notice_admin, show_once, signals  # noqa: F401  # the notices' page registers itself
 from accounts.forms import (
     ApiKeyForm,
     GrantForm,

@@ -55,11 +55,11 @@ class Fund(NamedTuple):
 def funds_of(key: Key, now: float) -> tuple[Fund, ...]:
     """Of what a request at this moment (seconds since the epoch) is paid; empty: of nothing that could run out."""
     if key.billing == "unmetered":
-        return () if key.budget is None else (_budget(key.id, key.period, int(now // DAY), key.budget),)
+        return () if key.budget is None else (_budget(key.spender, key.period, int(now // DAY), key.budget),)
     account = Fund(f"a{key.account_id}", key.ceiling if key.billing == "postpaid" else 0)
     if key.budget is None:
         return (account,)
-    return account, _budget(key.id, key.period, int(now // DAY), key.budget)
+    return account, _budget(key.spender, key.period, int(now // DAY), key.budget)
 
 
 @functools.lru_cache(10_000)
@@ -132,19 +132,33 @@ def charge(charges: Sequence[Charge], funds: Iterable[str]) -> dict[str, tuple[i
     """
     wanted = {each.request_id: each for each in sorted(charges)}
     entered = _enter([each for each in wanted.values() if each.metered])
+    spenders = _spenders({each.key_id for each in charges if each.key_id})
     accounts: dict[tuple[int], int] = defaultdict(int)
-    spent: dict[tuple[int, date], int] = defaultdict(int)
+    spent: dict[tuple[int, date, int], int] = defaultdict(int)
     for each in wanted.values():
         if each.metered:
             if each.request_id not in entered:
                 continue
             accounts[each.account_id,] -= each.amount
         if each.key_id:
-            spent[each.key_id, EVER] += each.amount
-            spent[each.key_id, _EPOCH + timedelta(days=each.created // DAY)] += each.amount
+            spender = spenders[each.key_id]
+            spent[spender, EVER, spender] += each.amount
+            spent[spender, _EPOCH + timedelta(days=each.created // DAY), each.key_id] += each.amount
     _add(_BALANCE, {"account_id": "bigint"}, accounts)
-    _add(_SPEND, {"key_id": "bigint", "day": "date"}, {key: min(sum_, _FULL) for key, sum_ in spent.items()}, _UP_TO)
+    by = {"spender": "bigint", "day": "date", "key_id": "bigint"}  # first EVER: who has it has the spender to himself
+    _add(_SPEND, by, {row: min(sum_, _FULL) for row, sum_ in spent.items()}, _UP_TO)
     return read(funds)
+
+
+def _spenders(keys: Collection[int]) -> dict[int, int]:
+    """By key, whose budget it spends. A key that was deleted meanwhile spends what it spent before."""
+    found: dict[int, int] = {}
+    for part in _in_parts(list(keys), _NAMES):
+        rows = ApiKey.objects.filter(pk__in=part).values_list("pk", "spends_as")
+        found.update((pk, first or pk) for pk, first in rows)
+    if gone := [key for key in keys if key not in found]:
+        found |= dict(KeySpend.objects.filter(key_id__in=gone).values_list("key_id", "spender"))
+    return {key: found.get(key, key) for key in keys}
 
 
 def _enter(charges: Sequence[Charge]) -> set[str]:
@@ -196,18 +210,20 @@ def known(keys: Iterable[Key], now: float) -> dict[str, tuple[int, int]]:
 
 
 def balance(account_id: int) -> Decimal:
-    return usd(_read([f"a{account_id}"]).popitem()[1][1])
+    name = f"a{account_id}"
+    return usd(_read([name])[name][1])
 
 
 def spent(key_id: int, period: str, now: float) -> Decimal:
-    """USD that a key has spent in the period that holds this moment."""
-    return usd(-_read([_budget(key_id, period, int(now // DAY), 0).name]).popitem()[1][1])
+    """USD that a key, with those that it was rotated from, has spent in the period that holds this moment."""
+    name = _budget(_spenders([key_id])[key_id], period, int(now // DAY), 0).name
+    return usd(-_read([name])[name][1])
 
 
 def spent_by(keys: Iterable[ApiKey], now: float) -> dict[int, Decimal]:
     """By their ids: what each of these keys has spent in the period of its budget that holds this moment."""
-    names = {key.pk: _budget(key.pk, key.budget_period, int(now // DAY), 0).name for key in keys}
-    found = _read(list(names.values()))
+    names = {key.pk: _budget(key.spends_as or key.pk, key.budget_period, int(now // DAY), 0).name for key in keys}
+    found = _read(list(set(names.values())))
     return {pk: usd(-found[name][1]) for pk, name in names.items()}
 
 
@@ -247,9 +263,9 @@ def _span(period: str, first: str = "") -> tuple[date, date]:
 _BALANCES = f"SELECT account_id, seq, amount FROM {_BALANCE} WHERE account_id IN ({{}})"  # noqa: S608
 # In one statement: `seq` must not be newer or older than the days.
 _SPENT = (
-    f"SELECT ever.key_id, ever.seq, COALESCE(SUM(days.amount), 0) FROM {_SPEND} ever "  # noqa: S608
-    f"LEFT JOIN {_SPEND} days ON days.key_id = ever.key_id AND days.day >= %s AND days.day < %s "
-    "WHERE ever.day = %s AND ever.key_id IN ({}) GROUP BY ever.key_id, ever.seq"
+    f"SELECT ever.spender, ever.seq, COALESCE(SUM(days.amount), 0) FROM {_SPEND} ever "  # noqa: S608
+    f"LEFT JOIN {_SPEND} days ON days.spender = ever.spender AND days.day >= %s AND days.day < %s "
+    "WHERE ever.day = %s AND ever.spender IN ({}) GROUP BY ever.spender, ever.seq"
 )
 
 
@@ -292,16 +308,16 @@ def _wrong_balances() -> list[Difference]:
 def _wrong_spending() -> list[Difference]:
     """Sums beside their days, and the days beside the usage: charges of unmetered accounts have no entries."""
     spending: Callable[[], Iterable[tuple[int, date, int]]] = import_string(settings.KEY_SPENDING)
-    entries = {(key, day): amount for key, day, amount in spending()}
-    rows = KeySpend.objects.values_list("key_id", "day", "amount")
-    kept = {(key, day): picodollars(amount) for key, day, amount in rows}
-    sums: dict[tuple[int, date], int] = defaultdict(int)
-    for (key, day), amount in kept.items():
+    entries: dict[tuple[int, date], int] = defaultdict(int)
+    kept: dict[tuple[int, date], int] = defaultdict(int)
+    for key, day, amount in spending():
+        entries[key, day] += amount
+    for spender, key, day, spent in KeySpend.objects.values_list("spender", "key_id", "day", "amount"):
+        kept[key, day] += picodollars(spent)
         if day != EVER:
-            sums[key, EVER] += amount
-    entries |= {each: min(amount, _FULL) for each, amount in sums.items()}
-    wrong = sorted(each for each in {*kept, *entries} if kept.get(each, 0) != entries.get(each, 0))
-    return [_difference(_subject(*each), kept.get(each, 0), entries.get(each, 0)) for each in wrong]
+            entries[spender, EVER] = min(entries[spender, EVER] + picodollars(spent), _FULL)
+    wrong = sorted(each for each in {*kept, *entries} if kept[each] != entries[each])
+    return [_difference(_subject(*each), kept[each], entries[each]) for each in wrong]
 
 
 def _subject(key: int, day: date) -> str:

@@ -81,7 +81,7 @@ def seal(key: ApiKey) -> str:
 
 
 def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
-    """A new key with the old one's rights and limits; the old one works until `grace` is over.
+    """A new key with the old one's rights and limits; the old one works until `grace` is over. Their budget is one.
 
     Raises `ValidationError` for a key that no longer works: the new one would bring a refused client back, or, with
     the old one's expiry, never work.
@@ -94,7 +94,8 @@ def rotate(old: ApiKey, grace: timedelta) -> tuple[ApiKey, str]:
     copied = ("name", "notes", "allowed_models", "allowed_groups", "allowed_networks", "strict", *limits)
     with transaction.atomic():
         fields = {name: getattr(old, name) for name in copied}
-        new, text = issue(old.account, expires_at=old.expires_at, rotated_from=old, **fields)
+        fields |= {"expires_at": old.expires_at, "rotated_from": old, "spends_as": old.spends_as or old.pk}
+        new, text = issue(old.account, **fields)
         end = timezone.now() + grace
         if old.expires_at is None or old.expires_at > end:
             old.expires_at = end
@@ -177,6 +178,7 @@ class Key:
     tpm: int = 0
     budget: int | None = None
     period: str = "total"
+    spends_as: int | None = None
     billing: str = "unmetered"
     ceiling: int = 0
     account_rates: Rates = NO_RATES
@@ -185,6 +187,11 @@ class Key:
     def __post_init__(self) -> None:
         own = Rates(self.rps, self.rpm, self.tpm, self.concurrency).of(f"key:{self.id}")
         object.__setattr__(self, "limits", own + self.account_rates.of(f"account:{self.account_id}"))
+
+    @property
+    def spender(self) -> int:
+        """The key, or the one that it was rotated from, whose budget it spends."""
+        return self.spends_as or self.id
 
     @property
     def is_metered(self) -> bool:
@@ -255,6 +262,7 @@ def freeze(row: ApiKey) -> Key:
         tpm=row.tpm,
         budget=None if row.budget is None else int(row.budget * NANODOLLARS),
         period=row.budget_period,
+        spends_as=row.spends_as,
         billing=row.account.billing,
         ceiling=int(row.account.ceiling * NANODOLLARS),
         account_rates=_rates(row.account),

@@ -145,6 +145,9 @@ class ApiKey(models.Model):
     rotated_from = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="rotated_to"
     )
+    spends_as = models.BigIntegerField(
+        null=True, editable=False, help_text="Of a rotated key, the first of its chain: their budget is one."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
 
@@ -210,17 +213,19 @@ class Balance(models.Model):
 class KeySpend(models.Model):
     """What a key has spent on one day (UTC), whatever its account's billing: budgets are sums of it.
 
-    The row of the day 0001-01-01 (`credits.EVER`) is the key's sum over all days; its `seq` orders all of the key's
-    charges: a sum over days would not (two transactions on two days see the same sum, each without the other's amount).
+    `spender`: whose budget it is, the key's own or of a rotated key the first one's. The spender's row of the day
+    0001-01-01 (`credits.EVER`) is the sum of all; its `seq` orders all of the spender's charges: a sum over days would
+    not (two transactions on two days see the same sum, each without the other's amount).
     """
 
+    spender = models.BigIntegerField(db_default=0)
     key_id = models.BigIntegerField()
     day = models.DateField()
     amount = UsdField("spent, USD", default=0, db_default=0)
     seq = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["key_id", "day"], name="spend_once_a_day")]
+        constraints = [models.UniqueConstraint(fields=["spender", "day", "key_id"], name="spend_once_a_day")]
 
     def __str__(self) -> str:
         return f"{self.amount} USD on {self.day}"

@@ -111,7 +111,6 @@ JOBS: dict[str, tuple[str, float]] = {
     "roll-up-days": ("proxy.tasks.roll_up_days", 86400),
     "retention": ("proxy.tasks.retain", 86400),
     "forget-notices": ("accounts.tasks.forget_notices", 86400),
-    "forget-workers": ("proxy.tasks.forget_workers", 86400),
 }
 
 # --- Django ----------------------------------------------------------------------------------------------------------
@@ -257,6 +256,7 @@ UNFOLD = {
                     _page("API keys", "key", "accounts_apikey"),
                     _page("Accounts", "group", "accounts_account"),
                     _page("Ledger", "account_balance_wallet", "accounts_ledgerentry"),
+                    _page("Notices", "notifications", "accounts_notice"),
                     _page("Users", "person", "accounts_user"),
                 ],
             },
@@ -275,6 +275,7 @@ UNFOLD = {
                 "items": [
                     _page("Requests", "receipt_long", "proxy_usagerecord"),
                     _page("Usage report", "bar_chart", "proxy_usagequarter"),
+                    _page("Jobs", "schedule", "proxy_job"),
                 ],
             },
         ],

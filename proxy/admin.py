@@ -111,7 +111,7 @@ class UsageQuarterAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         report = self.admin_site.admin_view(self.changelist_view)
-        return [path("", report, name=name) for name in ("proxy_usagequarter_changelist", "proxy_usagerecord_report")]
+        return [path("", report, name="proxy_usagequarter_changelist")]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         if not self.has_view_permission(request):

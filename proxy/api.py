@@ -3,6 +3,7 @@
 `asgi` hands requests for a fixed set of paths to `Handover`; `kodna/urls.py` has the views of all apps.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -17,7 +18,6 @@ from django.core.handlers.exception import convert_exception_to_response
 from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse, QueryDict
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
-from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -45,6 +45,7 @@ REQUEST_ID = re.compile(r"req_([0-9a-f]{12})[0-9a-f]{20}")
 # A row lands half a second after its answer. An id tells when its request began: of one from this long ago (seconds)
 # the answer may have ended just now.
 RECENT, LANDS, AGAIN = 900.0, 2.0, 0.1
+AT_ONCE = 5  # of the ten connections that a process may have
 PARAMETERS = ("by", "since", "until", "tz", "key", "model", "provider", "format")
 KINDS = ("rps", "rpm", "tpm", "concurrency")
 
@@ -55,12 +56,14 @@ KINDS = ("rps", "rpm", "tpm", "concurrency")
 class Handover(ASGIHandler):
     """Django's views without the console's middleware: an API's client has no session, and may call the host anything.
 
-    Every answer has its request id, and the headers for pages of other origins.
+    Every answer has its request id, and the headers for pages of other origins. A few run at once: each holds a
+    connection to the database, and what moves usage and keys must find one too.
     """
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__()
         self._gateway = gateway
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware: list[Any] = []
@@ -77,7 +80,22 @@ class Handover(ASGIHandler):
             await send(message)
 
         own = {"kodna.request_id": request_id, "kodna.gateway": self._gateway}
-        await super().__call__({**scope, **own}, receive, answer)
+        async with self._places:
+            await super().__call__({**scope, **own}, _without_body(receive), answer)
+
+
+def _without_body(receive: Receive) -> Receive:
+    """None of these requests has a body; Django would keep on the disk whatever a stranger sends."""
+    nothing = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def received() -> Mapping[str, Any]:
+        if nothing:
+            return nothing.pop()
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        return message
+
+    return received
 
 
 def refuse(error: Exception, context: Mapping[str, Any]) -> HttpResponse:

@@ -6,16 +6,13 @@ A job takes no arguments, may be repeated and broken off at any time, and says i
 from datetime import timedelta
 
 from celery import shared_task
-from django.conf import settings
 from django.utils import timezone
 
 from proxy import jobs, rollups
 from proxy.counters import database
-from proxy.models import CounterWorker, Job
 
 HOURS = timedelta(hours=3)
 DAYS = timedelta(days=2)
-FORGET_WORKER = timedelta(days=1)
 
 
 @shared_task  # type: ignore[untyped-decorator]
@@ -44,10 +41,3 @@ def _rebuild(span: timedelta) -> str:
 
 def retain() -> str:
     return f"{rollups.retain()} requests deleted"
-
-
-def forget_workers() -> str:
-    """Processes that ended long ago, and jobs that are no more."""
-    CounterWorker.objects.filter(seen_at__lt=timezone.now() - FORGET_WORKER).delete()
-    Job.objects.exclude(pk__in=settings.JOBS).delete()
-    return "done"

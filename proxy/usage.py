@@ -176,15 +176,15 @@ def store(records: Sequence[Record]) -> Amounts:
     their funds.
     """
     wanted = {record.request_id: record for record in reversed(records)}  # of two, the first counts
-    ids = sorted(wanted)
-    funds = {name for record in records for name in record.funds}
+    funded = sorted(request_id for request_id, record in wanted.items() if record.funds)
+    funds = {name for request_id in funded for name in wanted[request_id].funds}
     with transaction.atomic():
-        new = _insert([wanted[request_id] for request_id in ids])
+        new = _insert([wanted[request_id] for request_id in sorted(wanted)])
         rollups.add(new)
         amounts = credits.charge([charge for each in new if (charge := _charge(wanted[each]))], sorted(funds))
         keys.touch(_used(records))
-        if funds:
-            database.release(ids)
+        if funded:
+            database.release(funded)
     return amounts
 
 

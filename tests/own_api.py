@@ -1,7 +1,7 @@
 """What key holders ask of their own account, in the test's own process: from the ASGI scope through Django and back."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -40,6 +40,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     client: str = "127.0.0.1",
     gateway: Any = None,
+    body: Sequence[bytes] = (b"",),
     **query: str,
 ) -> Answer:
     """GET, with a key as a bearer's."""
@@ -52,10 +53,12 @@ def ask(
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
         "client": (client, 5),
     }
-    answer, asked = Answer(), [{"type": "http.request", "body": b"", "more_body": False}]
+    answer, pieces = Answer(), list(body)
 
     async def receive() -> Mapping[str, Any]:
-        return asked.pop() if asked else await asyncio.Future()  # the client stays
+        if not pieces:
+            await asyncio.Future()  # the client stays
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
 
     async def send(message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

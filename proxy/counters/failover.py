@@ -303,7 +303,7 @@ class Counters:
                 self._mirror.hold(wish, grant.held)
                 return grant
             except (EpochLost, Unreachable) as trouble:
-                self._doubt(store, trouble)
+                self._doubt(store, trouble, wish.id)  # what it has been granted unheard goes
             except asyncio.CancelledError:
                 if is_new:
                     store.settle(wish.id, None, None)
@@ -351,13 +351,14 @@ class Counters:
             self._mirror.missed(request_ids, amounts)
             self._doubt(store, trouble)
 
-    def _doubt(self, store: Keeper, trouble: Exception) -> None:
-        """Nobody is admitted until `watch` has looked."""
-        if store is self._store and self._gate.is_open:
+    def _doubt(self, store: Keeper, trouble: Exception, *request_ids: str) -> None:
+        """Nobody is admitted until `watch` has looked, and has told again what is held."""
+        if store is not self._store:
+            return
+        if self._gate.is_open:
             logger.info("counters: %s: %s", type(trouble).__name__, trouble)
-        if store is self._store:
-            self._gate.close()
-            self._mirror.missed()
+        self._gate.close()
+        self._mirror.missed(request_ids)
 
     def renew(self) -> None:
         """Raises `DatabaseError`."""

@@ -82,7 +82,8 @@ def test_rotate_copies_rights_and_ends_the_old_one(account):
     new, text = keys.rotate(old, timedelta(hours=1))
     assert found(text) is not None
     assert {name: getattr(new, name) for name in fields} == fields
-    assert (new.rotated_from, new.expires_at) == (old, None)
+    assert (new.rotated_from, new.expires_at, new.spends_as) == (old, None, old.pk)
+    assert keys.rotate(new, timedelta(0))[0].spends_as == old.pk
     old.refresh_from_db()
     assert timedelta(minutes=59) < old.expires_at - timezone.now() <= timedelta(hours=1)
 

@@ -30,6 +30,8 @@ from tests.services import Postgres, Redis
 
 START_SECONDS = 120  # of a gateway on a machine that is loaded on purpose
 OUTPUT = 4000  # the models' output limit
+# A child is ended with the thread that started it: these threads live as long as this process.
+STARTERS = ThreadPoolExecutor(16, "starter")
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,6 @@ class Fleet:
                     env=self.env,
                 )
             )
-        # A child is ended with the thread that started it: these live as long as the fleet.
-        self._starters = ThreadPoolExecutor(len(self.gateways), "starter")
-        self._stopped = False
 
     @property
     def ports(self) -> list[int]:
@@ -150,24 +149,19 @@ class Fleet:
         return self.operator.log
 
     def start(self) -> None:
-        list(self._starters.map(lambda gateway: gateway.start(START_SECONDS), self.gateways))
+        list(STARTERS.map(lambda gateway: gateway.start(START_SECONDS), self.gateways))
         for gateway in self.gateways:
             with gateway.client() as client:
                 _until(lambda this=client: this.get("/health/ready").status_code == 200, START_SECONDS)
 
     def stop(self) -> None:
-        """Again: does nothing."""
-        if self._stopped:
-            return
-        self._stopped = True
-        list(self._starters.map(lambda gateway: gateway.is_running and gateway.stop(), self.gateways))
-        self._starters.shutdown()
+        list(STARTERS.map(lambda gateway: gateway.is_running and gateway.stop(), self.gateways))
 
     def crash(self, gateway: Gateway) -> None:
         """`kill -9`, and start it again; returns when it is dead."""
         gateway.kill(signal.SIGKILL)
         self.kills += 1
-        self._starters.submit(gateway.start, START_SECONDS)
+        STARTERS.submit(gateway.start, START_SECONDS)
 
     def until_up(self) -> None:
         for gateway in self.gateways:

@@ -13,7 +13,7 @@ from tests.exact import checks
 from tests.exact.books import PICODOLLARS, usd
 from tests.exact.checks import Verdict
 from tests.exact.client import Ask, Seen
-from tests.exact.fleet import OUTPUT, Fleet, House, Issued, Killer, Plan, Variant
+from tests.exact.fleet import OUTPUT, STARTERS, Fleet, House, Issued, Killer, Plan, Variant
 from tests.exact.provider import Script
 from tests.exact.settled import until_landed, until_released
 from tests.exact.traffic import at_once, marker, mixed, run_load
@@ -106,7 +106,7 @@ def redis_dies(fleet: Fleet, seconds: float) -> Iterator[None]:
                 return
             redis.kill()
             over.wait(away)
-            redis.start()
+            STARTERS.submit(redis.start).result()
 
     thread = threading.Thread(target=kill, name="redis-killer")
     thread.start()

@@ -13,7 +13,7 @@ from functools import partial
 from tests.exact import checks
 from tests.exact.checks import Verdict
 from tests.exact.client import Seen
-from tests.exact.fleet import Fleet, House, Issued, Killer, MortalPostgres, Plan, Variant, closed_database
+from tests.exact.fleet import STARTERS, Fleet, House, Issued, Killer, MortalPostgres, Plan, Variant, closed_database
 from tests.exact.settled import until_landed, until_released
 from tests.exact.traffic import at_once, brief, quick, run_load
 
@@ -86,7 +86,7 @@ def stopped(_: Fleet, house: House) -> Iterator[None]:
     try:
         yield
     finally:
-        postgres.open()
+        STARTERS.submit(postgres.open).result()
 
 
 def closed(fleet: Fleet, house: House) -> AbstractContextManager[None]:

@@ -1,5 +1,7 @@
 """What key holders ask through Django: usage, receipts, limits; the errors and headers of all of it."""
 
+import asyncio
+import io
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -225,6 +227,36 @@ def test_a_bug_of_ours(monkeypatch, caplog):
 def test_any_host_will_do(settings):
     settings.ALLOWED_HOSTS = ["elsewhere"]
     assert ask("/v1/credits/pricing", headers={"host": "gateway:8000"}).status == 200
+
+
+def test_a_body_is_not_kept(monkeypatch):
+    kept = []
+
+    async def read_body(_: object, receive: Any) -> io.BytesIO:
+        kept.append(await receive())
+        return io.BytesIO()
+
+    monkeypatch.setattr(api.ASGIHandler, "read_body", read_body)
+    assert ask("/v1/credits/pricing", body=[b"x" * 1000] * 10).status == 200
+    assert kept == [{"type": "http.request", "body": b"", "more_body": False}]
+
+
+async def test_a_few_at_once(monkeypatch):
+    """The others wait: connections to the database are left for what moves usage and keys."""
+    running, most = 0, 0
+
+    async def slow(*_: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    monkeypatch.setattr(api.ASGIHandler, "__call__", slow)
+    handover = api.Handover(Gateway())
+    scope = {"type": "http", "path": USAGE, "headers": []}
+    await asyncio.gather(*(handover(scope, slow, slow) for _ in range(20)))
+    assert most == api.AT_ONCE
 
 
 def test_the_clock_of_an_id_is_ours():

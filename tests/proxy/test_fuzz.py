@@ -106,11 +106,15 @@ class House:
         models = [model(f"m-{name}", where) for name, where in PROVIDERS.items()]
         catalog = snapshot(*models, default="m-chat", m="m-chat")
         self.inside = Inside(folder, catalog, Pool(self.mock.transport), (TEXT, KEY))
-        self.journal = self.inside.gateway.journal = Kept(folder / "kept", self.inside.counters, rotate_at=10**9, most=10**10)
+        self.journal = self.inside.gateway.journal = Kept(
+            folder / "kept", self.inside.counters, rotate_at=10**9, most=10**10
+        )
         self.journal.rows = []
         self.store = Memory(1_000_000, 60)
         self.inside.gateway.held = Held(self.store, 100_000)
-        self.inside.application = Application(self.inside.gateway, Status(self.inside.tables, []))
+        self.inside.application = Application(
+            self.inside.gateway, Status(self.inside.tables, self.journal, [], lambda: "")
+        )
         self.runner = runner
         self.known = True  # whether requests come with the key
         self.logged: list[str] = []

@@ -35,7 +35,8 @@ def test_it_works(tmp_path: Path) -> None:
 
 def test_kill_9(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from proxy.marks import Marks; mark = Marks.make(Path(sys.argv[1])).new();"
+        "import os, sys; from pathlib import Path; from proxy.marks import Marks;"
+        "mark = Marks.make(Path(sys.argv[1])).new();"
         "[mark.set(count, 2 * count) for count in range(1001)]; print(mark.slot, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, check=False)

@@ -271,7 +271,7 @@ def test_a_report_over_300_000_quarters():
         cursor.execute(_SQLITE.replace("%%", "%") if connection.vendor == "sqlite" else _POSTGRESQL)
     begun = time.monotonic()
     report = asked(by="key,model,day", tz="Asia/Kathmandu")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 5
     assert len(report.rows) == 20 * 10 * 16
     assert report.total[0] == 900_000
     assert reports.money(report.total[-2]) == "37037.0367036"

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from proxy.asgi import Application
+from proxy.status import Status
 from proxy.upstream import Pool
 from tests.proxy.inside import Answer, Inside, model, provider, snapshot
 from tests.upstreams import MockUpstream
@@ -23,6 +25,7 @@ async def test_it_works(house: Inside) -> None:
         "services": {
             "config": {"name": "config", "status": "healthy", "message": "keys and catalog are up to date"},
             "models": {"name": "models", "status": "healthy", "message": "1 of 2 models have a provider"},
+            "usage": {"name": "usage", "status": "healthy", "message": "limits, credit and usage are exact"},
         },
         "version": settings.VERSION,
     }
@@ -33,6 +36,19 @@ async def test_before_the_tables_are_loaded(house: Inside) -> None:
     house.tables.loaded = 0
     assert [(await house.get(path)).status for path in ("/health", "/health/live", "/health/ready")] == [503, 200, 503]
     assert (await house.get("/health")).json["status"] == "unhealthy"
+
+
+async def test_usage_cannot_be_recorded(house: Inside) -> None:
+    house.journal._waiting.append(b"a line")
+    answer = await house.get("/health")
+    assert (answer.status, answer.json["services"]["usage"]["status"]) == (503, "unhealthy")
+
+
+async def test_redis_is_away(house: Inside) -> None:
+    house.application = Application(house.gateway, Status(house.tables, house.journal, [], lambda: "Redis is away"))
+    answer = await house.get("/health")
+    assert (answer.status, answer.json["status"]) == (200, "degraded")
+    assert answer.json["services"]["usage"]["message"] == "Redis is away"
 
 
 async def test_the_database_is_away(house: Inside) -> None:

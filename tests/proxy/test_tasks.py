@@ -7,7 +7,7 @@ from django.conf import settings as configured
 from django.utils import timezone
 
 from proxy import jobs, tasks
-from proxy.models import CounterWorker, Hold, Job, UsageQuarter, UsageRecord
+from proxy.models import Hold, UsageQuarter, UsageRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -58,13 +58,3 @@ def test_rows_that_are_too_old(settings):
     row("new", days=29)
     assert tasks.retain() == "1 requests deleted"
     assert UsageRecord.objects.get().request_id == "new"
-
-
-def test_what_is_no_more_is_forgotten():
-    for name, age in (("gone", 2), ("here", 0)):
-        CounterWorker.objects.create(name=name, seen_at=timezone.now() - timedelta(days=age))
-    Job.objects.create(name="of an older release")
-    Job.objects.create(name="retention")
-    assert tasks.forget_workers() == "done"
-    assert [worker.name for worker in CounterWorker.objects.all()] == ["here"]
-    assert [job.name for job in Job.objects.all()] == ["retention"]

@@ -435,7 +435,8 @@ class Relay:
             self.error = failure_of(value(text))
         if usage is not None:
             self._prompt = usage
-            self.usage = usage if usage.completion or self.finished else None
+            if usage.completion or self.finished:
+                self.usage = usage
         return out
 
     def _read_plain(self, body: bytes) -> None:

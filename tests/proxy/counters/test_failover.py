@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -36,16 +38,23 @@ class Machine:
     def __init__(self):
         self.alive = set()
         self.left = {}  # name → [(request id, nanodollars, funds)]
+        self._adopting = threading.Lock()
 
     def remains(self, name):
         return name in self.alive or name in self.left
 
     def adopt(self, worker):
-        for name in list(self.left):
-            for request_id, charge, funds in self.left[name]:
-                worker.counters.held(request_id, charge, funds)
-                in_database(worker.land, request_id, charge, funds)
-            del self.left[name]
+        if not self._adopting.acquire(blocking=False):
+            return  # another is at it
+        try:
+            for name, requests in list(self.left.items()):
+                for request in requests:
+                    worker.counters.held(*request)
+                for request in requests:
+                    in_database(worker.land, *request)
+                del self.left[name]
+        finally:
+            self._adopting.release()
 
 
 class Worker:
@@ -57,8 +66,7 @@ class Worker:
         machine.alive.add(self.name)
         self.counters = Counters(url, self.name, lambda: machine.adopt(self), machine.remains, times)
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
+        self._begin_loop()
         self._stop = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
 
@@ -75,23 +83,37 @@ class Worker:
         if self._watching.is_alive():
             self._watching.join()
 
-    def close(self):
-        self.stop_watching()
-        self.do(self._close())
+    def _begin_loop(self):
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def _end_loop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+
+    def kill(self, journal=list):
+        """As by kill -9: what it has begun in the database and in Redis is done, it does nothing more."""
+        self.stop_watching()
+        self._end_loop()
+        if left := list(journal()):
+            self.machine.left[self.name] = left
+        self.machine.alive.discard(self.name)
+
+    def close(self):
+        self.stop_watching()
+        if not self.loop.is_running():
+            self._begin_loop()
+        self.do(self._close())
+        self._end_loop()
         self.loop.close()
 
     async def _close(self):
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.counters.close()
-        await asyncio.sleep(0)
-
-    def kill(self, *left):
-        """As by kill -9: what it has done stays, it does nothing more."""
-        self.stop_watching()
-        self.machine.alive.discard(self.name)
-        if left:
-            self.machine.left[self.name] = left
+        await self.loop.shutdown_default_executor()
 
     def begin(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -305,7 +327,7 @@ def test_what_it_knew_before_is_no_truth_any_more(two, fund, own_redis):
     one, other = two
     one.admit(fund, USD // 2)
     own_redis.signal(signal.SIGSTOP)
-    turn(*two)
+    turn(one, other, one, times=1)
     assert store() == "database"
     one.settle("r", USD // 2)
     one.land("r", USD // 2, [fund.name])
@@ -322,10 +344,12 @@ def test_redis_sleeps_and_nobody_could_move(two, fund, own_redis, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(database, "current", _away)
         own_redis.signal(signal.SIGSTOP)
-        turn(*two, times=1)
+        asked = one.begin(one.ask(wish(fund, 1, "s")))
+        with pytest.raises(TimeoutError):
+            asked.result(0.1)
+        turn(one, times=2)
         with pytest.raises(Unreachable):
-            one.admit(fund, 1, "s")
-        turn(*two, times=1)
+            asked.result(1)
         assert "database" in one.counters.degraded
         own_redis.signal(signal.SIGCONT)
         turn(*two)
@@ -351,6 +375,8 @@ def test_a_request_just_as_redis_falls_silent(make_worker, fund, own_redis):
 
 def test_a_redis_that_answers_and_takes_nothing(two, fund, own_redis):
     one, _ = two
+    for worker in two:
+        worker.counters._times = AT_ONCE._replace(back=100)
     one.admit(fund, USD // 2)
     one.counters._shared._line.call(lambda _: ("CONFIG", "SET", "maxmemory", "1"))
     asked = one.begin(one.ask(wish(fund, USD, "s", least=1)))
@@ -369,8 +395,10 @@ def test_two_that_see_different_things(two, make_worker, fund):
     assert store() == "database"
     assert refuses(blind, fund, USD) == (USD // 2, USD // 2)
     wait_for(lambda: turn(blind, *two, times=1) or two[0].counters._short_epochs >= 2)
-    turn(blind, *two)
-    assert refuses(two[1], fund, USD) == (USD // 2, USD // 2)
+    asked = two[1].begin(two[1].ask(wish(fund, USD, "s")))
+    wait_for(lambda: turn(blind, *two, times=1) or asked.done())
+    with pytest.raises(NotAffordable):
+        asked.result()
 
 
 # --- workers come and go ---------------------------------------------------------------------------------------------
@@ -379,7 +407,7 @@ def test_two_that_see_different_things(two, make_worker, fund):
 def test_a_process_killed_in_the_middle_of_a_move(two, fund, machine, own_redis):
     one, other = two
     other.admit(fund, USD // 2, "s")
-    other.kill(("s", USD // 4, [fund.name]))
+    other.kill(lambda: [("s", USD // 4, [fund.name])])
     own_redis.stop()
     turn(one)
     assert machine.left == {}
@@ -519,3 +547,91 @@ def test_a_name_says_where_it_lives():
     assert one != other
     assert one.split("-")[0] == other.split("-")[0]
     assert len(one) <= CounterWorker._meta.get_field("name").max_length
+
+
+# --- all at once -----------------------------------------------------------------------------------------------------
+
+
+class Traffic:
+    """Requests of one worker, one after the other in several tasks: what they were charged."""
+
+    def __init__(self, worker, fund, seed):
+        self._worker = worker
+        self._fund = fund
+        self.funds = [fund.name]
+        self._chance = random.Random(seed)
+        self.charged = {}
+        self.running = {}  # id → what it is charged if the process is killed
+        self.over = False
+
+    @property
+    def journal(self):
+        return {**self.charged, **self.running}
+
+    async def run(self, tasks):
+        await asyncio.gather(*(self._serve(task) for task in range(tasks)))
+
+    async def _serve(self, task):
+        for number in range(10_000):
+            if self.over:
+                return
+            with suppress(NotAffordable, Unreachable):
+                await self._request(f"{self._worker.name}-{task}-{number}")
+            await asyncio.sleep(0.002)
+
+    async def _request(self, name):
+        worker, amount = self._worker, self._chance.randrange(1, USD // 200)
+        held = (await worker.ask(wish(self._fund, amount, name, least=1))).held
+        self.running[name] = held
+        for _ in range(self._chance.randrange(3)):
+            await asyncio.sleep(0.01)
+            with suppress(NotAffordable, Unreachable):
+                asked = wish(self._fund, held + USD // 500, name, least=held + 1)
+                held = self.running[name] = (await worker.ask(asked, is_new=False)).held
+        charge = self._chance.randrange(held + 1)
+        self.charged[name] = charge
+        del self.running[name]
+        worker.counters.settle(name, charge, None)
+        if charge:
+            await asyncio.to_thread(in_database, worker.land, name, charge, self.funds)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_fund_is_overspent_whatever_happens(make_worker, own_redis, machine, fund, seed):
+    """Redis is killed, emptied and stopped, and a process is killed, while four ask for more than there is."""
+    times = Times(away=0.1, back=0.2, short=0, begun=0.3, quiet=1, beat=0.2)
+    workers = [make_worker(times=times) for _ in range(4)]
+    traffics = [Traffic(worker, fund, seed * 10 + place) for place, worker in enumerate(workers)]
+    for worker in workers:
+        worker.start()
+    running = [worker.begin(traffic.run(6)) for worker, traffic in zip(workers, traffics, strict=True)]
+    _break_everything(own_redis, workers[0], traffics[0])
+    for traffic in traffics:
+        traffic.over = True
+    for each in running[1:]:
+        each.result(20)
+    wait_for(lambda: not machine.left and not workers[1].counters.degraded)
+    charges = {name: charge for traffic in traffics for name, charge in traffic.journal.items()}
+    spent = USD - credits.read([fund.name])[fund.name][1]
+    assert spent == sum(charges.values())
+    assert len(charges) > 100
+    assert spent <= USD
+    assert refuses(workers[1], fund, 2 * USD) == (USD - spent, 0)  # nothing is held that nobody uses
+
+
+def _break_everything(redis, victim, traffic):
+    time.sleep(0.3)
+    victim.counters._shared._line.call(lambda _: ("FLUSHALL",))
+    time.sleep(0.3)
+    redis.restart()
+    time.sleep(0.3)
+    redis.signal(signal.SIGSTOP)
+    time.sleep(0.8)
+    victim.kill(lambda: [(name, charge, traffic.funds) for name, charge in traffic.journal.items() if charge])
+    time.sleep(0.2)
+    redis.signal(signal.SIGCONT)
+    time.sleep(0.3)
+    redis.stop()
+    time.sleep(0.3)
+    redis.start()
+    time.sleep(0.5)
