@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import gateways, kodna, leave, load, processes, report, tools
+from bench import admission, gateways, kodna, leave, load, processes, report, tools
 from bench.gateways import Gateway
 
 PEERS: dict[str, Callable[[int], Gateway]] = {
@@ -61,6 +61,7 @@ class Run:
         self.left_out: dict[str, str] = {}
         self.answers = dict.fromkeys(report.SERVERS, 0)
         self.left = dict.fromkeys(report.SERVERS, 0)
+        self.admission: dict[str, float] = {}
 
     def prepare(self) -> None:
         for name in self._options.names:
@@ -78,6 +79,9 @@ class Run:
         self.left_out[name] = str(reason)
 
     def measure(self) -> None:
+        if set(self._options.names) & set(report.SERVERS):
+            say("admission")
+            self.admission = admission.measure(self._options.quick)
         for number in range(1, self._options.rounds + 1):
             found: report.Round = {}
             self.rounds.append(found)
@@ -139,6 +143,7 @@ class Run:
             report.medians_table(self.rounds, labels),
             report.budgets_table(report.verdicts(self.rounds)),
         ]
+        parts += [report.admission_line(self.admission)] if self.admission else []
         parts += [
             report.streams_line(MANY_SERVER, found[MANY_SERVER][MANY_STEP.name])
             for found in self.rounds
@@ -157,6 +162,7 @@ class Run:
             "versions": {name: gateway.version for name, gateway in self._prepared.items()},
             "rounds": self.rounds,
             "budgets": report.verdicts(self.rounds),
+            "admission": self.admission,
             "answers": self.answers,
             "left": self.left,
             "rows": {server: dataclasses.asdict(kodna.rows(server)) for server in self.measured()},

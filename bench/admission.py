@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -57,11 +58,19 @@ def _redis() -> Iterator[str]:
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        tools.wait_for_port(port)
+        _wait_for(port)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.terminate()
         process.wait()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise tools.MissingError("redis-server does not answer")
 
 
 async def _run(url: str, requests: int) -> float:
@@ -76,7 +85,8 @@ async def _run(url: str, requests: int) -> float:
     store: Any = Memory()
     if url:
         store = Shared(url)
-        store.begin(1, {})
+        store.epoch = 1
+        store.begin(1)
     store.learn({"a1": (1, 10**15), "k1:total": (1, 0)})
     admission = Admission(store)
     nothing: frozenset[str] = frozenset()

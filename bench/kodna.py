@@ -17,7 +17,18 @@ from bench.processes import CLEAN_ENV
 
 ROOT = Path(__file__).resolve().parent.parent
 # Limits are on, and wide enough never to refuse: what they cost is to be measured.
-KEY_LIMITS = ["--rpm", "100000000", "--rps", "10000000", "--concurrency", "100000", "--tpm", "2000000000", "--budget", "1000000"]
+KEY_LIMITS = [
+    "--rpm",
+    "100000000",
+    "--rps",
+    "10000000",
+    "--concurrency",
+    "100000",
+    "--tpm",
+    "2000000000",
+    "--budget",
+    "1000000",
+]
 CREDIT = "1000000"  # USD
 LEAVE_MODEL = "mock-leave"
 ROWS_SECONDS = 15

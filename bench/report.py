@@ -107,6 +107,19 @@ BUDGETS = [
 ]
 
 
+ADMISSION = {"memory": 15.0, "redis": 120.0}  # CPU µs of the gateway's process per request, at most
+
+
+def admission_line(found: dict[str, float]) -> str:
+    """Of `admission.measure`."""
+    parts = [
+        f"{place} {number(found[place])} µs (≤ {most:g}: {'met' if found[place] <= most else 'MISSED'})"
+        for place, most in ADMISSION.items()
+        if place in found
+    ]
+    return f"Admission with every limit, credit and a budget, CPU per request: {', '.join(parts)}"
+
+
 def verdicts(rounds: list[Round]) -> list[dict[str, Any]]:
     return [budget.verdict(rounds, server) for budget in BUDGETS for server in SERVERS]
 

@@ -24,7 +24,7 @@ from proxy.usage import PICO, Line, decode, land
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 1024 * 1024
-ABANDONED_SECONDS = 3600  # a folder that is not locked by then belongs to a process that died as it began
+ABANDONED_SECONDS = 60  # a folder that has no marks by then belongs to a process that died as it began
 
 
 class Remains:

@@ -261,8 +261,8 @@ def _row(record: Record, zone: str, json: Callable[[bytes], Any]) -> tuple[Any, 
 def _price(price: tuple[int | None, ...]) -> bytes:
     """As a row keeps it: exact, in USD per million tokens."""
     names = ("input", "output", "cached_input", "cache_write")
-    amounts = (None if each is None else str(usd(each * 10**6)) for each in price)
-    return encode(dict(zip(names, amounts, strict=True)))
+    known = {name: str(usd(each * 10**6)) for name, each in zip(names, price, strict=True) if each is not None}
+    return encode(known)
 
 
 def _moment(seconds: float, zone: str) -> str:

@@ -229,7 +229,7 @@ def _renew(worker: str) -> None:
 
 
 class Holds:
-    """A `base.Store` of epochs in the database. What waits does so in threads; `breaks`: how often one has failed."""
+    """A `base.Store` of epochs in the database, which is asked in `threads`. `breaks`: how often one has failed."""
 
     def __init__(self, worker: str) -> None:
         self.epoch = 0
@@ -238,7 +238,7 @@ class Holds:
         self._limits = Memory()
         self._known: set[str] = set()  # requests that hold something here
         self._asking: dict[str, Future[Any]] = {}  # requests whose hold is being decided
-        self._threads = ThreadPoolExecutor(THREADS, "kodna-holds")
+        self.threads = ThreadPoolExecutor(THREADS, "kodna-holds")
         self._closed = False
 
     async def admit(self, wish: Wish, /) -> Grant:
@@ -263,7 +263,7 @@ class Holds:
         before = self._asking.get(wish.id)
         if before is not None and not before.done():
             raise Unreachable("the database still does not answer")
-        job = self._threads.submit(in_database, _hold, self.epoch, self._worker, wish)
+        job = self.threads.submit(in_database, _hold, self.epoch, self._worker, wish)
         self._asking[wish.id] = job
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -287,7 +287,7 @@ class Holds:
 
     def _later(self, function: Callable[..., None], *args: object) -> None:
         if not self._closed:  # else it expires, or lands
-            self._threads.submit(in_database, function, *args).add_done_callback(self._look)
+            self.threads.submit(in_database, function, *args).add_done_callback(self._look)
 
     def _look(self, done: Future[None]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -324,4 +324,4 @@ class Holds:
     def close(self) -> None:
         """What has been asked for is still done."""
         self._closed = True
-        self._threads.shutdown()
+        self.threads.shutdown()

@@ -19,9 +19,11 @@ Why no fund is ever overspent: what is charged to it, with what is held of it, f
 3. A process that does not acknowledge is waited for as long as it lives, however still it stands. One that has been
    killed has left a journal: it is gone when `adopt` has entered all of that in the ledger (`remains`). Until then what
    it may have used is held by whoever adopts it, who tells of it like of his own.
-4. Who has not heard of a move cannot do harm: Redis and the database compare the epoch that each admission names with
+4. What the ledger says of a fund is told to Redis only as it was read after the epoch's beginning. What had been
+   entered before, and is held nowhere any more, is in it; what is entered later is held until it is told (`landed`).
+5. Who has not heard of a move cannot do harm: Redis and the database compare the epoch that each admission names with
    their own, and he has not acknowledged, so nobody else has begun.
-5. A Redis that was emptied, or that comes back with what it knew before (from a disk, from a long sleep), does not have
+6. A Redis that was emptied, or that comes back with what it knew before (from a disk, from a long sleep), does not have
    the epoch's mark, which names the number and the run of the server; only the mover makes one, once.
 
 Processes on other machines have their journals there: one that is silent for `Times.silent` counts as gone here, and a
@@ -47,9 +49,10 @@ from typing import Any, NamedTuple, TypeVar
 from django.conf import settings
 from django.db import DatabaseError, OperationalError
 
+from accounts.credits import read
 from accounts.keys import Limit
 from proxy.counters import database
-from proxy.counters.base import HOLD_SECONDS, Amounts, EpochLost, Grant, Holding, Unreachable, Wish
+from proxy.counters.base import HOLD_SECONDS, Amounts, EpochLost, Grant, Holding, UnknownFunds, Unreachable, Wish
 from proxy.counters.database import Holds, in_database
 from proxy.counters.shared import Shared
 from proxy.models import CounterEpoch
@@ -58,6 +61,7 @@ logger = logging.getLogger(__name__)
 
 Where = CounterEpoch.Store
 Keeper = Shared | Holds
+TOO_LATE = "the counters have not come to rest in time"
 T = TypeVar("T")
 
 
@@ -108,7 +112,7 @@ class _Gate:
                 async with asyncio.timeout(until - time.monotonic()):
                     await waiting
             except TimeoutError:
-                raise Unreachable("the counters have not come to rest in time") from None
+                raise Unreachable(TOO_LATE) from None
 
     def leave(self) -> None:
         with self._change:
@@ -280,6 +284,7 @@ class Counters:
         self._beat = 0.0
         self._missing: list[str] = []
         self._trouble = "nothing is known yet"
+        self._reading: dict[tuple[str, ...], asyncio.Task[str]] = {}
         self._database = ThreadPoolExecutor(1, "kodna-epochs")
         self._asked: Future[Any] | None = None
 
@@ -295,7 +300,7 @@ class Counters:
         if not wish.funds:
             return await self._count(wish, is_new=is_new)
         until = time.monotonic() + self._times.patience
-        while True:
+        while time.monotonic() < until:
             await self._gate.enter(until)
             store = self._store
             try:
@@ -304,12 +309,43 @@ class Counters:
                 return grant
             except (EpochLost, Unreachable) as trouble:
                 self._doubt(store, trouble, wish.id)  # what it has been granted unheard goes
+                continue
+            except UnknownFunds as unknown:
+                names = tuple(unknown.names)
             except asyncio.CancelledError:
                 if is_new:
                     store.settle(wish.id, None, None)
                 raise
             finally:
                 self._gate.leave()
+            await self._informed(names)
+        raise Unreachable(TOO_LATE)
+
+    async def _informed(self, names: tuple[str, ...]) -> None:
+        """One reads for all who ask for the same. Raises `Unreachable`."""
+        reading = self._reading.get(names)
+        if reading is None:
+            reading = self._reading[names] = asyncio.create_task(self._read(names))
+            reading.add_done_callback(lambda _: self._reading.pop(names))
+        if why := await asyncio.shield(reading):
+            raise Unreachable(why)
+
+    async def _read(self, names: tuple[str, ...]) -> str:
+        """Tell the store what the ledger says; what went wrong. No move begins before that has ended."""
+        try:
+            await self._gate.enter(time.monotonic() + self._times.patience)
+        except Unreachable as trouble:
+            return str(trouble)
+        store = self._store
+        job = self._holds.threads.submit(in_database, lambda: store.learn(read(names)))
+        job.add_done_callback(lambda _: self._gate.leave())
+        try:
+            await asyncio.wrap_future(job)
+        except DatabaseError as error:
+            return f"the database: {error}"
+        except (EpochLost, Unreachable) as trouble:
+            self._doubt(store, trouble)
+        return ""
 
     async def _count(self, wish: Wish, *, is_new: bool) -> Grant:
         """Limits alone: at once, wherever it can be."""
@@ -334,7 +370,8 @@ class Counters:
         self._tell(self._mirror.landed(ids, amounts), lambda keeper: keeper.landed(ids, amounts), ids, amounts)
 
     def learn(self, amounts: Amounts, /) -> None:
-        self._tell(self._mirror.landed((), amounts), lambda keeper: keeper.learn(amounts), (), amounts)
+        """Of funds that the store knows: when these were read, the epoch may have been another."""
+        self.landed((), amounts)
 
     def _tell(
         self,
@@ -477,7 +514,7 @@ class Counters:
         if self._store is self._shared and self._number > 0:
             self._short_epochs = self._short_epochs + 1 if self._is_short() else 0
         self._store = self._shared if where == Where.REDIS else self._holds
-        self._number = self._store.epoch = number
+        self._number = number
         self._breaks = self._store.breaks
         self._entered = time.monotonic()
         self._is_begun = self._is_acknowledged = self._is_complete = self._is_lost = self._is_refused = False
@@ -489,6 +526,7 @@ class Counters:
         self._gate.close()
         if not self._gate.is_clear(self._times.answer) or (self._store is self._shared and not self._is_answering):
             return False
+        self._store.epoch = self._number
         try:
             if isinstance(self._store, Shared):
                 self._store.drop()  # what has not been answered must not be done after this
@@ -534,7 +572,8 @@ class Counters:
 
     def _late(self) -> dict[str, float]:
         rows, quiet = self._ask_database(database.others, self._name), self._times.quiet
-        return {name: silent for name, (epoch, silent) in rows.items() if epoch < self._number or silent > quiet}
+        # Who is beyond this epoch may never have been in it.
+        return {name: silent for name, (epoch, silent) in rows.items() if epoch != self._number or silent > quiet}
 
     def _forget(self, silent: Mapping[str, float]) -> set[str]:
         gone = {name for name, seconds in silent.items() if self._is_gone(name, seconds)}

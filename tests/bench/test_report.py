@@ -94,3 +94,10 @@ def test_memory_per_stream_is_what_the_load_added():
 )
 def test_numbers(value, text):
     assert report.number(value) == text
+
+
+def test_what_admission_costs() -> None:
+    line = report.admission_line({"memory": 12.34, "redis": 130.0})
+    assert "memory 12.3 µs (≤ 15: met)" in line
+    assert "redis 130 µs (≤ 120: MISSED)" in line
+    assert "redis" not in report.admission_line({"memory": 1})

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import yaml
 
 from tests import services
 from tests.exact.books import Books
@@ -175,24 +176,25 @@ class Fleet:
         told = [line.removeprefix("TOLD ") for line in output.splitlines() if line.startswith("TOLD ")]
         return json.loads(told[-1]) if told else None
 
-    def issue(self, account: str = "tests", **fields: object) -> "Issued":
-        """A new key. `billing`, `ceiling`, `granted`, `account_rates`: the account's; the rest are the key's fields."""
-        granted, billing = str(fields.pop("granted", "")), fields.pop("billing", "unmetered")
-        ceiling = str(fields.pop("ceiling", "0"))
-        rates = fields.pop("account_rates", {})
-        rights = {"rps": 0, "rpm": 0, "tpm": 0, "concurrency": 0, **fields}
-        values = {
-            "rates": rates,
-            "name": account,
-            "billing": billing,
-            "ceiling": ceiling,
-            "granted": granted,
-            "rights": rights,
-        }
-        return Issued(**self.run(_ISSUE, **values))
+    def set_up(self, price: Mapping[str, object], *wanted: dict[str, object], **rates: int) -> list["Issued"]:
+        """The catalog, and the keys that are `wanted`. `rates`: the limits of the model `c`."""
+        path = self.folder / "catalog.yaml"
+        path.write_text(yaml.safe_dump(standard_catalog(self.provider.base_url, price, rates)))
+        return [Issued(**issued) for issued in self.run(_SET_UP, path=str(path), wanted=wanted)]
 
-    def load_catalog(self, price: Mapping[str, object], **more: object) -> None:
-        self.operator.load_catalog(standard_catalog(self.provider.base_url, price, **more))
+
+def key(
+    account: str = "tests",
+    *,
+    billing: str = "unmetered",
+    granted: str = "",
+    rates: Mapping[str, int] | None = None,
+    **rights: object,
+) -> dict[str, object]:
+    """A key for `Fleet.set_up`, without limits but those of `rights`. The rest is of its account."""
+    none = {"rps": 0, "rpm": 0, "tpm": 0, "concurrency": 0}
+    of_account = {"billing": billing, **(rates or {})}
+    return {"account": account, "of_account": of_account, "granted": granted, "rights": {**none, **rights}}
 
 
 @dataclass(frozen=True)
@@ -203,25 +205,30 @@ class Issued:
     prefix: str
 
 
-_ISSUE = """
+_SET_UP = """
 from decimal import Decimal
+from django.core.management import call_command
 from accounts import credits, keys
 from accounts.models import Account
-account, _ = Account.objects.get_or_create(name=name)
-account.billing, account.ceiling = billing, Decimal(ceiling)
-for kind, value in rates.items():
-    setattr(account, kind, value)
-account.save()
-if granted:
-    credits.grant(account, Decimal(granted), note="for the test")
-if rights.get("budget") is not None:
-    rights["budget"] = Decimal(rights["budget"])
-key, text = keys.issue(account, **rights)
-tell({"text": text, "key_id": key.pk, "account_id": account.pk, "prefix": key.prefix})
+call_command("catalog", "load", path, verbosity=0)
+issued = []
+for one in wanted:
+    account, _ = Account.objects.get_or_create(name=one["account"])
+    for name, value in one["of_account"].items():
+        setattr(account, name, value)
+    account.save()
+    if one["granted"]:
+        credits.grant(account, Decimal(one["granted"]), note="for the run")
+    rights = one["rights"]
+    if "budget" in rights:
+        rights["budget"] = Decimal(rights["budget"])
+    key, text = keys.issue(account, **rights)
+    issued.append({"text": text, "key_id": key.pk, "account_id": account.pk, "prefix": key.prefix})
+tell(issued)
 """
 
 
-def standard_catalog(base_url: str, price: Mapping[str, object], **more: object) -> dict[str, object]:
+def standard_catalog(base_url: str, price: Mapping[str, object], rates: Mapping[str, int]) -> dict[str, object]:
     """`m` at one provider; `b`, with two routes, falls back to `c` at another price. `fast` is another name of `b`."""
     limits = {"connect": 5, "first_byte": 60, "idle": 60, "total": 600}
     dearer = {name: round(float(str(value)) * 1.5, 6) for name, value in price.items()}
@@ -231,10 +238,9 @@ def standard_catalog(base_url: str, price: Mapping[str, object], **more: object)
         {
             "m": model(("one", "m-there"), price=dict(price), **sizes),
             "b": model(("one", "b-one"), ("two", "b-two"), price=dict(price), fallbacks=["c"], **sizes),
-            "c": model(("two", "c-there"), price=dearer, **sizes),
+            "c": model(("two", "c-there"), price=dearer, rate=dict(rates), **sizes),
         },
         aliases={"fast": "b"},
-        **more,
     )
 
 

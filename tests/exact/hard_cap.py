@@ -13,7 +13,7 @@ from tests.exact import checks
 from tests.exact.books import PICODOLLARS, usd
 from tests.exact.checks import Verdict
 from tests.exact.client import Ask, Seen
-from tests.exact.fleet import OUTPUT, STARTERS, Fleet, House, Issued, Killer, Plan, Variant
+from tests.exact.fleet import OUTPUT, STARTERS, Fleet, House, Issued, Killer, Plan, Variant, key
 from tests.exact.provider import Script
 from tests.exact.settled import until_landed, until_released
 from tests.exact.traffic import at_once, marker, mixed, run_load
@@ -35,9 +35,8 @@ def price(plan: Plan) -> dict[str, float]:
 
 def run(house: House, plan: Plan, verdict: Verdict) -> None:
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(price(plan))
         way = WAYS[plan.seed % len(WAYS)]
-        issued = _issue(fleet, way)
+        (issued,) = fleet.set_up(price(plan), _key(way))
         fleet.start()
         with ExitStack() as stack:
             stack.enter_context(Killer(fleet, (6, 14) if plan.processes == 1 else (1.5, 4)))
@@ -50,12 +49,12 @@ def run(house: House, plan: Plan, verdict: Verdict) -> None:
         spend_the_rest(fleet, issued, way, plan, verdict)
 
 
-def _issue(fleet: Fleet, way: str) -> Issued:
+def _key(way: str) -> dict[str, object]:
     if way == "budget":
-        return fleet.issue(budget="1.00")
+        return key(budget="1.00")
     if way == "credit":
-        return fleet.issue(billing="prepaid", granted="1.00")
-    return fleet.issue(billing="prepaid", granted="5.00", budget="1.00")
+        return key(billing="prepaid", granted="1.00")
+    return key(billing="prepaid", granted="5.00", budget="1.00")
 
 
 def _judge(fleet: Fleet, issued: Issued, seen: list[Seen], verdict: Verdict) -> None:

@@ -15,7 +15,7 @@ from tests.exact import checks
 from tests.exact.books import Row
 from tests.exact.checks import Verdict
 from tests.exact.client import Ask
-from tests.exact.fleet import Fleet, House, Issued, Plan, Variant
+from tests.exact.fleet import Fleet, House, Issued, Plan, Variant, key
 from tests.exact.provider import Entry, Script
 from tests.exact.settled import until_landed
 from tests.exact.traffic import Maker, at_once, marker, run_load
@@ -35,13 +35,9 @@ LEASE_SECONDS = 120  # a place of a dead process expires after 90
 def a_minute(house: House, plan: Plan, verdict: Verdict) -> None:
     """Of many requests at the same moment exactly 40 pass: by the key's limit, by the account's, by the model's."""
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(PRICE)
-        keys = {
-            "key": [fleet.issue("one", rpm=RPM)],
-            "account": [fleet.issue("two", account_rates={"rpm": RPM}), fleet.issue("two")],
-            "model": [fleet.issue("three"), fleet.issue("four")],
-        }
-        fleet.run(_MODEL_LIMIT, slug="c", rpm=RPM)
+        wanted = [key("one", rpm=RPM), *[key("two", rates={"rpm": RPM})] * 2, key("three"), key("four")]
+        issued = fleet.set_up(PRICE, *wanted, rpm=RPM)
+        keys = {"key": issued[:1], "account": issued[1:3], "model": issued[3:]}
         fleet.start()
         for whose, issued in keys.items():
             _burst(fleet, whose, issued, plan, verdict)
@@ -49,14 +45,6 @@ def a_minute(house: House, plan: Plan, verdict: Verdict) -> None:
             time.sleep(LONGEST_WINDOW)
             for whose, issued in keys.items():  # the refused ones have used nothing up
                 _burst(fleet, whose, issued, plan, verdict)
-
-
-_MODEL_LIMIT = """
-from models_catalog.models import Model
-model = Model.objects.get(slug=slug)
-model.rpm = rpm
-model.save(update_fields=["rpm"])
-"""
 
 
 def _burst(fleet: Fleet, whose: str, issued: list[Issued], plan: Plan, verdict: Verdict) -> None:
@@ -91,8 +79,7 @@ def tokens(house: House, plan: Plan, verdict: Verdict) -> None:
     """In no 60 seconds do requests pass that used more than the limit, by what they did use."""
     limit = 60 * plan.streams
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(PRICE)
-        issued = fleet.issue(tpm=limit)
+        (issued,) = fleet.set_up(PRICE, key(tpm=limit))
         fleet.start()
         seen = run_load(fleet.ports, issued.text, plan.streams, plan.seconds, _bounded, plan.seed)
         entries = until_landed(fleet, verdict)
@@ -107,13 +94,13 @@ def tokens(house: House, plan: Plan, verdict: Verdict) -> None:
         verdict.facts.append(f"at most {most} tokens in 60 s, limit {limit}; {used} in all")
 
 
-def _bounded(dice: random.Random, key: str) -> Ask:
+def _bounded(dice: random.Random, text: str) -> Ask:
     """Their bound is often far above what they say: the estimate must give back what is not used."""
     said = dice.randrange(1, 60)
     script = Script(tokens=said, pace=0.02, burst=3, usage=dice.random() > 0.1)
     bound = dice.choice([said, said + 50, said * 4])
     leave = dice.uniform(0.05, 0.5) if dice.random() < 0.1 else None
-    return Ask(marker(), key, script=script, words=dice.randrange(1, 40), max_tokens=bound, leave=leave)
+    return Ask(marker(), text, script=script, words=dice.randrange(1, 40), max_tokens=bound, leave=leave)
 
 
 def most_in_a_window(rows: list[Row], entries: list[Entry], window: float = WINDOW) -> int:
@@ -141,8 +128,7 @@ def most_in_a_window(rows: list[Row], entries: list[Entry], window: float = WIND
 def places(house: House, plan: Plan, verdict: Verdict) -> None:
     """Thousands of refused, aborted and failed requests, and a process that is killed, leave no place taken."""
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(PRICE)
-        issued = fleet.issue(concurrency=PLACES)
+        (issued,) = fleet.set_up(PRICE, key(concurrency=PLACES))
         fleet.start()
         made, most = Counter[str](), 1000 if plan.quick else ABORTS
         seen = run_load(
@@ -158,15 +144,15 @@ def places(house: House, plan: Plan, verdict: Verdict) -> None:
 
 
 def _counted(made: Counter[str], make: Maker) -> Maker:
-    def counted(dice: random.Random, key: str) -> Ask:
+    def counted(dice: random.Random, text: str) -> Ask:
         made["asks"] += 1
-        return make(dice, key)
+        return make(dice, text)
 
     return counted
 
 
-def _hopeless(dice: random.Random, key: str) -> Ask:
-    found = Ask(marker(), key, script=Script(tokens=8, pace=0.02), stream=dice.random() < 0.5)
+def _hopeless(dice: random.Random, text: str) -> Ask:
+    found = Ask(marker(), text, script=Script(tokens=8, pace=0.02), stream=dice.random() < 0.5)
     found.leave = dice.uniform(0.01, 0.3) if dice.random() < 0.5 else None
     found.script.wait = dice.choice([0, 0, 0.2])
     kind = dice.random()
@@ -221,9 +207,8 @@ def _places_of_the_dead(fleet: Fleet, issued: Issued, verdict: Verdict) -> None:
 def retries(house: House, plan: Plan, verdict: Verdict) -> None:
     """openai-python's own retry: one wait, as long as it was told, and it passes. A 402 it does not try again."""
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(PRICE)
-        a_second, a_minute = fleet.issue(rps=2), fleet.issue(rpm=RPM)
-        poor = fleet.issue("poor", billing="prepaid", granted="0.000001")
+        wanted = [key(rps=2), key(rpm=RPM), key("poor", billing="prepaid", granted="0.000001")]
+        a_second, a_minute, poor = fleet.set_up(PRICE, *wanted)
         fleet.start()
         _passes_at_second(fleet, a_second, 2, "a second", verdict)
         if not plan.quick:

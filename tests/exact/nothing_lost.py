@@ -13,7 +13,18 @@ from functools import partial
 from tests.exact import checks
 from tests.exact.checks import Verdict
 from tests.exact.client import Seen
-from tests.exact.fleet import STARTERS, Fleet, House, Issued, Killer, MortalPostgres, Plan, Variant, closed_database
+from tests.exact.fleet import (
+    STARTERS,
+    Fleet,
+    House,
+    Issued,
+    Killer,
+    MortalPostgres,
+    Plan,
+    Variant,
+    closed_database,
+    key,
+)
 from tests.exact.settled import until_landed, until_released
 from tests.exact.traffic import at_once, brief, quick, run_load
 
@@ -206,8 +217,7 @@ def _until_served(fleet: Fleet, issued: Issued, verdict: Verdict) -> list[Seen]:
 
 
 def _begin(fleet: Fleet) -> Issued:
-    fleet.load_catalog(PRICE)
-    issued = fleet.issue(billing="prepaid", granted="1000")
+    (issued,) = fleet.set_up(PRICE, key(billing="prepaid", granted="1000"))
     fleet.start()
     return issued
 

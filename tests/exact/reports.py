@@ -18,7 +18,7 @@ from tests.exact import checks
 from tests.exact.books import PICODOLLARS, Row, usd
 from tests.exact.checks import Verdict
 from tests.exact.client import Ask, Seen
-from tests.exact.fleet import Fleet, House, Issued, Plan, Variant
+from tests.exact.fleet import Fleet, House, Issued, Plan, Variant, key
 from tests.exact.provider import Script
 from tests.exact.settled import until_landed, until_released
 from tests.exact.traffic import marker, run_load
@@ -35,12 +35,11 @@ Sums = Counter[tuple[str, ...]]
 
 def run(house: House, plan: Plan, verdict: Verdict) -> None:
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(PRICE)
-        keys = [
-            fleet.issue("payer", billing="prepaid", granted=usd(GRANTED)),
-            fleet.issue("payer", billing="prepaid", budget="9"),
-            fleet.issue("guest"),
-        ]
+        first, second = (
+            key("payer", billing="prepaid", granted=usd(GRANTED)),
+            key("payer", billing="prepaid", budget="9"),
+        )
+        keys = fleet.set_up(PRICE, first, second, key("guest"))
         fleet.start()
         changes = fleet.run(_CHANGE, seconds=plan.seconds / 2, model="m", price=NEXT_PRICE)
         by_text = {issued.text: issued for issued in keys}
@@ -63,14 +62,14 @@ def run(house: House, plan: Plan, verdict: Verdict) -> None:
             _reports(fleet, keys, rows, zone, verdict)
 
 
-def varied(dice: random.Random, key: str) -> Ask:
+def varied(dice: random.Random, text: str) -> Ask:
     """Every way in which a request may go and end."""
     tokens = dice.randrange(1, 80)
     script = Script(
         tokens=tokens, pace=dice.uniform(0, 0.03), burst=dice.randrange(1, 6), wait=dice.choice([0, 0, 0.1])
     )
     script.cached, script.usage = dice.choice([0, 0, 5, 10_000]), dice.random() > 0.15
-    found = Ask(marker(), key, dice.choice(["m", "m", "b", "fast", "c"]), script, words=dice.randrange(1, 60))
+    found = Ask(marker(), text, dice.choice(["m", "m", "b", "fast", "c"]), script, words=dice.randrange(1, 60))
     found.stream = dice.random() < 0.7
     kind = dice.random()
     if kind < 0.15:

@@ -5,7 +5,7 @@ import time
 
 from tests.exact import checks
 from tests.exact.checks import Verdict
-from tests.exact.fleet import House, Plan, Variant
+from tests.exact.fleet import House, Plan, Variant, key
 from tests.exact.settled import until_landed
 from tests.exact.traffic import quick, run_load
 
@@ -16,8 +16,7 @@ SETTLED = 3.0  # seconds of load after the revocation, in which every process mu
 
 def run(house: House, plan: Plan, verdict: Verdict) -> None:
     with house.fleet(plan) as fleet:
-        fleet.load_catalog(PRICE)
-        issued = fleet.issue()
+        (issued,) = fleet.set_up(PRICE, key())
         fleet.start()
         moment: list[float] = []
         over = threading.Event()

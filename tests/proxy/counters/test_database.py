@@ -244,7 +244,7 @@ def _no_database(*_):
 
 def test_threads_give_their_connections_back(holds, fund):
     run(holds.admit(wish(fund, 1)))
-    left = holds._threads.submit(lambda: connections["default"].connection).result()
+    left = holds.threads.submit(lambda: connections["default"].connection).result()
     assert left is None
 
 

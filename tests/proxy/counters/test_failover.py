@@ -17,7 +17,7 @@ from accounts.credits import Charge, Fund
 from accounts.keys import Limit
 from accounts.models import Account
 from proxy.counters import database
-from proxy.counters.base import Grant, LimitReached, NotAffordable, UnknownFunds, Unreachable, Wish
+from proxy.counters.base import Grant, LimitReached, NotAffordable, Unreachable, Wish
 from proxy.counters.database import in_database
 from proxy.counters.failover import Counters, Times, worker_name
 from proxy.models import CounterEpoch, CounterWorker, Hold
@@ -121,20 +121,8 @@ class Worker:
     def do(self, coroutine):
         return self.begin(coroutine).result(15)
 
-    async def ask(self, wish, is_new=True):
-        """As `admission` does: what is not known is read from the ledger."""
-        for _ in range(3):
-            try:
-                return await (self.counters.admit(wish) if is_new else self.counters.adjust(wish))
-            except UnknownFunds as unknown:
-                await asyncio.to_thread(in_database, self._inform, unknown.names)
-        raise Unreachable
-
-    def _inform(self, names):
-        self.counters.learn(credits.read(names))
-
     def admit(self, fund, amount, name="r", **more):
-        return self.do(self.ask(wish(fund, amount, name, **more)))
+        return self.do(self.counters.admit(wish(fund, amount, name, **more)))
 
     def settle(self, name, charge):
         self.do(self._settle(name, charge))
@@ -238,7 +226,7 @@ def test_it_works(two, fund):
     assert one.counters.degraded == other.counters.degraded == ""
     assert one.admit(fund, USD // 4 * 3).held == USD // 4 * 3
     assert refuses(other, fund, USD) == (USD // 4, USD // 4 * 3)
-    assert one.do(one.ask(wish(fund, USD // 2), is_new=False)).held == USD // 2
+    assert one.do(one.counters.adjust(wish(fund, USD // 2))).held == USD // 2
     one.settle("r", USD // 10)
     assert refuses(other, fund, USD) == (USD - USD // 10, USD // 10)
     one.land("r", USD // 10, [fund.name])
@@ -316,7 +304,7 @@ def test_redis_has_forgotten_everything(two, fund, own_redis, how):
         own_redis.restart()
     else:
         one.counters._shared._line.call(lambda _: ("FLUSHALL",))
-    asked = other.begin(other.ask(wish(fund, USD, "s", least=1)))
+    asked = other.begin(other.counters.admit(wish(fund, USD, "s", least=1)))
     turn(*two, times=4)
     assert asked.result(5).held == USD // 2
     assert store() == "redis"
@@ -344,7 +332,7 @@ def test_redis_sleeps_and_nobody_could_move(two, fund, own_redis, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(database, "current", _away)
         own_redis.signal(signal.SIGSTOP)
-        asked = one.begin(one.ask(wish(fund, 1, "s")))
+        asked = one.begin(one.counters.admit(wish(fund, 1, "s")))
         with pytest.raises(TimeoutError):
             asked.result(0.1)
         turn(one, times=2)
@@ -379,7 +367,7 @@ def test_a_redis_that_answers_and_takes_nothing(two, fund, own_redis):
         worker.counters._times = AT_ONCE._replace(back=100)
     one.admit(fund, USD // 2)
     one.counters._shared._line.call(lambda _: ("CONFIG", "SET", "maxmemory", "1"))
-    asked = one.begin(one.ask(wish(fund, USD, "s", least=1)))
+    asked = one.begin(one.counters.admit(wish(fund, USD, "s", least=1)))
     wait_for(lambda: turn(*two, times=1) or asked.done(), 5)
     assert asked.result().held == USD // 2
     assert Hold.objects.count() == 2
@@ -395,7 +383,7 @@ def test_two_that_see_different_things(two, make_worker, fund):
     assert store() == "database"
     assert refuses(blind, fund, USD) == (USD // 2, USD // 2)
     wait_for(lambda: turn(blind, *two, times=1) or two[0].counters._short_epochs >= 2)
-    asked = two[1].begin(two[1].ask(wish(fund, USD, "s")))
+    asked = two[1].begin(two[1].counters.admit(wish(fund, USD, "s")))
     wait_for(lambda: turn(blind, *two, times=1) or asked.done())
     with pytest.raises(NotAffordable):
         asked.result()
@@ -422,7 +410,7 @@ def test_a_process_that_stands_still_is_waited_for(two, fund, own_redis):
     own_redis.stop()
     turn(one)
     assert other.name in one.counters.degraded
-    asked = one.begin(one.ask(wish(fund, 1)))
+    asked = one.begin(one.counters.admit(wish(fund, 1)))
     turn(one)
     assert not asked.done()
     turn(other, one, times=1)
@@ -436,8 +424,8 @@ def test_who_was_not_told_of_a_move_does_no_harm(two, fund, own_redis):
     own_redis.stop()
     turn(one)
     own_redis.start()
-    asked = other.begin(other.ask(wish(fund, USD, "s")))
-    waits = one.begin(one.ask(wish(fund, USD, "r")))
+    asked = other.begin(other.counters.admit(wish(fund, USD, "s")))
+    waits = one.begin(one.counters.admit(wish(fund, USD, "r")))
     with pytest.raises(TimeoutError):
         asked.result(0.2)
     turn(*two, times=5)
@@ -501,7 +489,7 @@ def test_both_are_away(two, fund, own_redis, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(database, "current", _away)
         own_redis.stop()
-        asked = one.begin(one.ask(wish(fund, 1, "s")))
+        asked = one.begin(one.counters.admit(wish(fund, 1, "s")))
         turn(*two)
         with pytest.raises(Unreachable):
             asked.result(1)
@@ -581,13 +569,13 @@ class Traffic:
 
     async def _request(self, name):
         worker, amount = self._worker, self._chance.randrange(1, USD // 200)
-        held = (await worker.ask(wish(self._fund, amount, name, least=1))).held
+        held = (await worker.counters.admit(wish(self._fund, amount, name, least=1))).held
         self.running[name] = held
         for _ in range(self._chance.randrange(3)):
             await asyncio.sleep(0.01)
             with suppress(NotAffordable, Unreachable):
                 asked = wish(self._fund, held + USD // 500, name, least=held + 1)
-                held = self.running[name] = (await worker.ask(asked, is_new=False)).held
+                held = self.running[name] = (await worker.counters.adjust(asked)).held
         charge = self._chance.randrange(held + 1)
         self.charged[name] = charge
         del self.running[name]

@@ -233,7 +233,7 @@ class Both:
                 store.renew()
 
 
-@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(operations=st.lists(OPERATIONS, min_size=6, max_size=20))
 def test_the_same_answers_as_in_memory(
     url: str, database: "client.Redis[bytes]", clock: Clock, operations: list[tuple[Any, ...]]
@@ -362,6 +362,55 @@ async def test_a_cancelled_adjustment_gives_back_what_limits_counted(url: str, d
         assert holds(database) == {"a": 20}, "the settlement wins"
         assert not database.exists("kodna:concurrency:key:7", "kodna:concurrency:model:m")
         assert (await store.left((TPM,))).tokens[1] == 100
+
+
+async def test_what_is_settled_stays_so(url: str, database: "client.Redis[bytes]") -> None:
+    async with processes(url) as (store,):
+        await store.admit(wish("a", PLACES, amount=70, least=70))
+        store.settle("a", 60, None)
+        store.settle("a", 5, None)
+        assert await store.adjust(wish("a", PLACES, amount=1, least=1)) == Grant(60), "it came too late"
+        assert holds(database) == {"a": 60}
+        assert not database.exists("kodna:concurrency:key:7")
+        assert not store._holds
+        store.landed(["a"], {"a3": (3, 40)})
+        store.landed(["a"], {"a3": (2, 100)})
+        store.learn({"a3": (3, 1000)})
+        assert await store.admit(wish("b", amount=100, least=1)) == Grant(40, 0)
+
+
+async def test_a_charge_may_land_before_the_request_is_settled(url: str, database: "client.Redis[bytes]") -> None:
+    async with processes(url) as (store,):
+        await store.admit(wish("a", PLACES, amount=70, least=70))
+        store.landed(["a"], {"a3": (2, 30)})
+        store.settle("a", 70, None)
+        await settled(store)
+        assert holds(database) == {}
+        assert not database.exists("kodna:concurrency:key:7")
+
+
+async def test_tokens_are_corrected(url: str, clock: Clock) -> None:
+    async with processes(url) as (store,):
+        for name, estimate, truth in (("little", 80, 10), ("as estimated", 20, None), ("much", 20, 300)):
+            await store.admit(wish(name, TPM, tokens=estimate))
+            clock.set(clock.now + 29.5)
+            store.settle(name, None, truth)
+        assert (await store.left((TPM,))).tokens == Left(100, 0, 60.5), "a debt, from the moment when it was known"
+        with pytest.raises(LimitReached) as caught:
+            await store.admit(wish("x", TPM, tokens=1))
+        assert caught.value.wait == 60.5
+        with pytest.raises(LimitReached) as caught:
+            await store.admit(wish("x", TPM, tokens=101))
+        assert caught.value.wait == math.inf
+
+
+async def test_tokens_that_have_left_the_window_are_not_given_back(url: str, clock: Clock) -> None:
+    async with processes(url) as (store,):
+        await store.admit(wish("old", TPM, tokens=90))
+        clock.set(START + 70)
+        await store.admit(wish("new", TPM, tokens=90))
+        store.settle("old", None, 0)
+        assert (await store.left((TPM,))).tokens == Left(100, 10, 61)
 
 
 async def test_amounts_are_exact(url: str, database: "client.Redis[bytes]") -> None:
