@@ -11,6 +11,7 @@ Costs are picodollars, holds nanodollars rounded up.
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -38,21 +39,26 @@ _UNBOUNDED_ESTIMATE = 1024  # tokens that a limit reserves for an answer that no
 _IMAGE = 3000  # tokens, from above, of an image that is only named by its address
 _NAMED_ELSEWHERE = (b'"image_url"', b'"url"', b'"file')
 _NEVER = 1 << 62
+_CAPPED = "max_cost_exceeded"
 _ASK_AGAIN = 2.0  # seconds, where other requests' holds stand in the way
 
 
 @dataclass(slots=True)
 class Quote:
-    """What a request can cost on one model. `bound`: tokens of output, in all its choices; `told`: to the provider."""
+    """What a request can cost on one model; nothing, where nobody asks.
+
+    `bound`: tokens of output, in all its choices; `told`: to the provider. `cap`: nanodollars, by `max_cost_usd`.
+    """
 
     model: Model
-    price: Price | None
-    prompt: int  # picodollars
-    each: int  # picodollars per token of output
-    least: int  # tokens
-    bound: int
-    told: bool
-    first: int  # tokens of output to hold at the beginning
+    price: Price | None = None
+    prompt: int = 0  # picodollars
+    each: int = 0  # picodollars per token of output
+    least: int = 1  # tokens
+    bound: int = _NEVER
+    first: int = 0  # tokens of output to hold at the beginning
+    told: bool = False
+    cap: int = _NEVER
 
     @property
     def is_free(self) -> bool:
@@ -90,11 +96,11 @@ class Reservation:
         "said",
     )
 
-    def __init__(self, store: Store, wish: Wish, quote: Quote, envelope: Envelope) -> None:
+    def __init__(self, store: Store, wish: Wish, quote: Quote, choices: int) -> None:
         self._store = store
         self._wish = wish
         self._quote = quote
-        self._choices = envelope.choices
+        self._choices = choices
         self._open = bool(wish.limits or wish.funds)
         self._read = 0  # characters
         self.grant = Grant()
@@ -116,29 +122,51 @@ class Reservation:
     def model(self) -> Model:
         return self._quote.model
 
+    @property
+    def least(self) -> int:
+        """Nanodollars for the prompt and the shortest answer."""
+        return self._quote.amount(self._quote.least)
+
+    @property
+    def end(self) -> str:
+        """Why `keep_ahead` has ended the stream."""
+        capped = self._quote.amount(self.said + MARGIN) > self._quote.cap
+        return _CAPPED if capped else errors.Insufficient.code or ""
+
     # --- admission ---------------------------------------------------------------------------------------------------
 
     async def take(self) -> None:
         """Raises `LimitReached`, `NotAffordable`, `Unreachable`."""
-        if self._open:
-            self._granted(await _informed(self._store, self._store.admit, self._wish))
+        self.grant = await _informed(self._store, self._store.admit, self._wish)
+        self._granted(self.grant)
 
-    async def reprice(self, quote: Quote, funds: tuple[Fund, ...], limits: tuple[Limit, ...]) -> None:
+    async def recount(self, quote: Quote) -> None:
+        """With a prompt that has been counted, where the credit was too scarce for less. Raises as `take`."""
+        self._quote = quote
+        if self.held:
+            await self.reprice(quote, (), (), 0)
+        else:
+            self._wish = _wished(self._wish.id, self._wish.limits, self._wish.tokens, self._wish.funds, quote)
+            await self.take()
+
+    async def reprice(self, quote: Quote, funds: tuple[Fund, ...], limits: tuple[Limit, ...], tokens: int) -> None:
         """At another price, with another model's limits. Raises as `take`; the hold is then what it was."""
-        if not funds and not self._wish.funds and not limits:
+        funds = funds or self._wish.funds
+        if not funds and not limits:
             self._quote = quote
             return
         self._open = True
-        wish = _wished(self._wish.id, limits, 0, funds or self._wish.funds, quote)
+        wish = _wished(self._wish.id, limits, tokens, funds, quote)
         grant = await _informed(self._store, self._store.adjust, wish)
-        self._quote, self._wish = quote, replace(wish, limits=self._wish.limits)
+        self._quote, self._wish = quote, wish
+        if not (self.grant.requests or self.grant.tokens):
+            self.grant = grant
         self._granted(grant)
 
     def _granted(self, grant: Grant) -> None:
-        self.grant = grant
-        quote = self._quote
         if not self._wish.funds:
             return
+        quote = self._quote
         self._hold(grant.held)
         affordable = quote.tokens(grant.held + grant.spare)
         self.is_scarce = affordable < quote.bound
@@ -157,17 +185,23 @@ class Reservation:
         quote = self._quote
         self._count(stream)
         step = COUNT_EVERY + stream.said // COUNT_EVERY
-        if not self._wish.funds or not quote.each:
+        if not quote.each:
             self.next_check = stream.said + step
             return True
-        covered = quote.tokens(self.held)
+        covered = self._covered()
         if covered < quote.bound and self.said > covered // 2:
-            covered = await self._grow(min(quote.bound, max(2 * covered, self.said + 4 * MARGIN)))
-        if covered >= quote.bound and self.said + MARGIN > covered:  # the provider counts otherwise, or not at all
-            covered = await self._grow(self.said + 4 * MARGIN)
+            await self._hold_more(quote.amount(min(quote.bound, max(2 * covered, self.said + 4 * MARGIN))))
+        elif self.said > covered:  # the provider counts otherwise, or not at all
+            await self._hold_more(quote.amount(self.said + 4 * MARGIN))
+        covered = self._covered()
+        margin = MARGIN if covered < quote.bound else 0  # at its bound the provider itself comes to an end
         # No token is shorter than a character.
-        self.next_check = stream.said + max(1, min(step, covered - self.said - MARGIN))
-        return self.said + MARGIN <= covered
+        self.next_check = stream.said + max(1, min(step, covered - self.said - margin))
+        return self.said + margin <= covered
+
+    def _covered(self) -> int:
+        """Tokens of output that are paid for."""
+        return self._quote.tokens(self.held if self._wish.funds else self._quote.cap)
 
     def _count(self, stream: Stream) -> None:
         text = stream.text()
@@ -175,30 +209,24 @@ class Reservation:
             self.said += meter.estimate(text[self._read :])
             self._read = len(text)
 
-    async def _grow(self, tokens: int) -> int:
-        """Hold so many tokens of output, or as many as there is credit for; those that are held then."""
-        quote = self._quote
-        wish = replace(self._wish, limits=(), amount=quote.amount(tokens), least=self.held + 1)
-        try:
+    async def _hold_more(self, amount: int) -> None:
+        """As much of it as there is credit for."""
+        amount = min(amount, self._quote.cap)
+        if not self._wish.funds or amount <= self.held:
+            return
+        wish = replace(self._wish, limits=(), amount=amount, least=self.held + 1)
+        with suppress(NotAffordable, Unreachable):  # it goes on as far as what it has
             self._hold((await _informed(self._store, self._store.adjust, wish)).held)
-        except (NotAffordable, Unreachable):
-            pass  # it goes on as far as what it has
-        return quote.tokens(self.held)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def afford(self, cost: int) -> None:
         """Before a charge of `cost` picodollars: hold more, where the provider has counted more than was held."""
-        if self._wish.funds and _nano(cost) > self.held:
-            wish = replace(self._wish, limits=(), amount=_nano(cost), least=self.held + 1)
-            try:
-                self._hold((await _informed(self._store, self._store.adjust, wish)).held)
-            except (NotAffordable, Unreachable):
-                pass  # the rest is nobody's: the row tells of it
+        await self._hold_more(_nano(cost))
 
     def charge(self, cost: int) -> int:
-        """What of a cost is charged: never more than is held."""
-        return min(cost, self.held * PICO) if self._wish.funds else cost
+        """What of a cost is charged: never more than is held, nor than its `max_cost_usd`. The rest is nobody's."""
+        return min(cost, (self.held if self._wish.funds else self._quote.cap) * PICO)
 
     def settle(self, charge: int = 0, tokens: int = 0) -> None:
         """May be called again without effect."""
@@ -215,49 +243,44 @@ class Admission:
 
     async def admit(self, request_id: str, key: Key, envelope: Envelope, model: Model, now: float) -> Reservation:
         """Raises `RateLimited` (429), `Insufficient` (402), `BadRequest` (400: `max_cost_usd`), `Unavailable` (503)."""
-        quote = _quote(envelope, model, now, _from_above(envelope))
-        funds = _funds(key, quote, now)
+        quote, funds = await _quoted(envelope, key, model, now, _from_above)
         limits = key.limits + limits_of(model)
-        wish = _wished(request_id, limits, _expected(envelope, model, limits), funds, quote)
         if not limits and not funds:
-            return Reservation(self.store, wish, quote, envelope)
+            return Reservation(self.store, Wish(request_id), quote, envelope.choices)
+        wish = _wished(request_id, limits, await _expected(envelope, model, limits), funds, quote)
         # The prompt as its bytes bound it: only where credit is too scarce for that are its tokens counted.
         wish.least = wish.amount
-        reservation = Reservation(self.store, wish, quote, envelope)
+        reservation = Reservation(self.store, wish, quote, envelope.choices)
         try:
             try:
                 await reservation.take()
-                scarce = reservation.is_scarce
             except NotAffordable:
-                scarce = True
-            if scarce:
-                quote = _quote(envelope, model, now, await _count(envelope))
-                if reservation.held:
-                    await reservation.reprice(quote, funds, ())
-                else:
-                    wish = _wished(request_id, limits, wish.tokens, funds, quote)
-                    reservation = Reservation(self.store, wish, quote, envelope)
-                    await reservation.take()
-        except (LimitReached, NotAffordable, Unreachable) as reason:
+                reservation.is_scarce = True
+            if reservation.is_scarce:
+                await reservation.recount((await _quoted(envelope, key, model, now, _count))[0])
+        except BaseException as reason:
             reservation.settle()
-            raise refusal(reason, key, model, quote.amount(quote.least)) from None
+            if isinstance(reason, LimitReached | NotAffordable | Unreachable):
+                raise refusal(reason, key, model, reservation.least) from None
+            raise
         return reservation
 
     async def reprice(self, reservation: Reservation, key: Key, envelope: Envelope, model: Model, now: float) -> None:
         """Before another model is asked. Raises as `admit`."""
-        quote = _quote(envelope, model, now, await _count(envelope))
+        quote, funds = await _quoted(envelope, key, model, now, _count)
+        limits = limits_of(model)
         try:
-            await reservation.reprice(quote, _funds(key, quote, now), limits_of(model))
+            await reservation.reprice(quote, funds, limits, await _expected(envelope, model, limits))
         except (LimitReached, NotAffordable, Unreachable) as reason:
             raise refusal(reason, key, model, quote.amount(quote.least)) from None
 
-    async def count(self, request_id: str, key: Key, model: Model) -> None:
+    async def count(self, request_id: str, key: Key, model: Model) -> Grant:
         """A request that generates nothing. Raises as `admit`."""
         limits = key.limits + limits_of(model)
         if not limits:
-            return
+            return Grant()
         try:
-            await self.store.admit(Wish(request_id, limits))
+            return await self.store.admit(Wish(request_id, limits))
         except (LimitReached, Unreachable) as reason:
             raise refusal(reason, key, model) from None
 
@@ -300,13 +323,23 @@ def limits_of(model: Model) -> tuple[Limit, ...]:
 # --- what it can cost ------------------------------------------------------------------------------------------------
 
 
-def _funds(key: Key, quote: Quote, now: float) -> tuple[Fund, ...]:
-    """Of what it is paid. Raises `Insufficient` (402) where that is not known. What costs nothing needs no credit."""
+async def _quoted(
+    envelope: Envelope, key: Key, model: Model, now: float, prompt: Callable[[Envelope], Awaitable[int]]
+) -> tuple[Quote, tuple[Fund, ...]]:
+    """And of what it is paid; what costs nothing needs no credit.
+
+    Raises `Insufficient` (402) where nobody knows what it costs, `BadRequest` (400) as `_cap`.
+    """
     funds = funds_of(key, now)
+    if not funds and envelope.max_cost is None:
+        return Quote(model), ()
+    if envelope.max_cost is not None:  # from above, it would allow less than it says
+        prompt = _count
+    quote = _quote(envelope, model, now, await prompt(envelope))
     if funds and quote.price is None:
-        words = f"The model {quote.model.id!r} has no price, and this account or key pays for what it uses."
+        words = f"The model {model.id!r} has no price, and this account or key pays for what it uses."
         raise errors.Insufficient(f"{words} Tell the operator.", param="model", retry=False)
-    return () if quote.is_free else funds
+    return quote, () if quote.is_free else funds
 
 
 def _wished(request_id: str, limits: tuple[Limit, ...], tokens: int, funds: tuple[Fund, ...], quote: Quote) -> Wish:
@@ -315,18 +348,18 @@ def _wished(request_id: str, limits: tuple[Limit, ...], tokens: int, funds: tupl
 
 def _quote(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
     """`prompt`: tokens. Raises `BadRequest` (400) where `max_cost_usd` does not allow one token."""
-    price = pricing.in_force(model.prices, now)
-    if price is not None and (price.input is None or price.output is None):
-        price = None
     least = _least(envelope, model)
     own = max(envelope.bounds.values(), default=0.0)
     if model.enforce and model.output:
         own = min(own or model.output, model.output)
-    told = not own and not model.output
-    bound = max(int(min(own or model.output or UNKNOWN_OUTPUT, _NEVER >> 16)), least) * envelope.choices
-    quote = Quote(model, price, 0, 0, least * envelope.choices, bound, told, bound)
-    if price is not None:
-        quote.prompt, quote.each = prompt * max(price.input or 0, price.cache_write or 0), price.output or 0
+    # What neither says is held for, and not told: nobody knows whether the provider takes as much.
+    bound = own or model.output or min(UNKNOWN_OUTPUT, model.context or UNKNOWN_OUTPUT)
+    quote = Quote(model, least=least * envelope.choices)
+    quote.bound = max(int(min(bound, _NEVER >> 16)), least) * envelope.choices
+    price = pricing.in_force(model.prices, now)
+    if price is not None and price.input is not None and price.output is not None:
+        quote.price = price
+        quote.prompt, quote.each = prompt * max(price.input, price.cache_write or 0), price.output
     if envelope.max_cost is not None:
         _cap(quote, envelope.max_cost)
     if envelope.stream and "reasoning" not in model.supports:  # thoughts that are not shown cannot be metered
@@ -359,14 +392,15 @@ def _cap(quote: Quote, most: int) -> None:
             "'max_cost_usd' is less than this prompt and the shortest answer can cost "
             f"({dollars(quote.amount(quote.least))} USD).",
             param="max_cost_usd",
-            code="max_cost_exceeded",
+            code=_CAPPED,
             retry=False,
         )
+    quote.cap = most // PICO
     if affordable < quote.bound:
         quote.bound, quote.told = affordable, True
 
 
-def _from_above(envelope: Envelope) -> int:
+async def _from_above(envelope: Envelope) -> int:
     """Tokens that the prompt cannot have more of: no token is shorter than a byte."""
     text = envelope.whole.text
     return len(text) + sum(text.count(name) for name in _NAMED_ELSEWHERE) * _IMAGE
@@ -374,23 +408,23 @@ def _from_above(envelope: Envelope) -> int:
 
 async def _count(envelope: Envelope) -> int:
     """Tokens of the prompt as counted, with what vendors' other vocabularies may make of it."""
-    whole = envelope.whole
-    if len(whole.text) < meter.SAMPLE:
-        tokens = meter.prompt_tokens(envelope.format, whole)
-    else:
-        tokens = await asyncio.to_thread(meter.prompt_tokens, envelope.format, whole)
+    tokens = await _tokens(envelope)
     return tokens + tokens // 4
 
 
-def _expected(envelope: Envelope, model: Model, limits: tuple[Limit, ...]) -> int:
+async def _tokens(envelope: Envelope) -> int:
+    whole = envelope.whole
+    if len(whole.text) < meter.SAMPLE:
+        return meter.prompt_tokens(envelope.format, whole)
+    return await asyncio.to_thread(meter.prompt_tokens, envelope.format, whole)
+
+
+async def _expected(envelope: Envelope, model: Model, limits: tuple[Limit, ...]) -> int:
     """What limits of tokens reserve: the prompt as counted, and the output's bound."""
-    most = 0
-    for limit in limits:
-        if limit.kind == "tpm" and (not most or limit.value < most):
-            most = limit.value
+    most = min([limit.value for limit in limits if limit.kind == "tpm"], default=0)
     if not most:
         return 0
-    prompt = meter.prompt_tokens(envelope.format, envelope.whole)
+    prompt = await _tokens(envelope)
     own = max(envelope.bounds.values(), default=0.0)
     if own:
         return prompt + int(min(own, _NEVER >> 16)) * envelope.choices

@@ -5,8 +5,10 @@ Called by `asgi`.
 """
 
 import logging
+import time
 from typing import Protocol
 
+from accounts.keys import Key
 from models_catalog.snapshot import Provider
 from proxy import errors, ingress, meter, replies, routing
 from proxy.errors import ProviderFault, Refusal
@@ -39,6 +41,7 @@ class Counter(Format, Protocol):
 async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, receive: Receive, send: Send) -> None:
     """`model`: where the path names it."""
     request_id, timer = new_request_id(), Timer()
+    key: Key | None = None
     try:
         key = ingress.authenticate(scope, gateway.tables)
         ingress.check_usable(key, scope)
@@ -48,16 +51,19 @@ async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, re
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)
         attempts = routing.plan(target, envelope, catalog, key)
-        await gateway.admission.count(request_id, key, target.model)
+        grant = await gateway.admission.count(request_id, key, target.model)
         try:
             status, answer = 200, await _counted(gateway, counter, envelope, attempts, timer)
         finally:
             gateway.admission.store.settle(request_id, None, 0)
         headers: replies.Headers = [(b"content-type", b"application/json")]
+        headers += replies.limits(grant, counter, time.time())
     except ClientGone:
         return
     except Refusal as refusal:
         status, headers, answer = _refused(refusal, counter, request_id)
+        if refusal.status == 429 and key is not None:
+            headers += replies.limits(await gateway.admission.left(key), counter, time.time())
     except Exception:
         logger.exception("request %s failed", request_id)
         status, headers, answer = _refused(errors.Internal(), counter, request_id)

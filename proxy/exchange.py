@@ -19,12 +19,13 @@ from models_catalog.snapshot import Model
 from proxy import meter, replies
 from proxy.admission import Admission, Reservation
 from proxy.background import Tables
-from proxy.errors import AllFailed, Insufficient, Refusal
+from proxy.errors import AllFailed, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
 from proxy.held import Entry, Held
 from proxy.ingress import ClientGone, Envelope, Scope, Send, header
-from proxy.journal import Journal, Mark
+from proxy.journal import Journal
+from proxy.marks import Mark
 from proxy.models import UsageRecord
 from proxy.outgoing import Passage, clamped
 from proxy.routing import Attempt, Target
@@ -35,6 +36,7 @@ from proxy.usage import Record, listed
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 _LASTING = 1.0  # seconds
+_REFUSED = "not_allowed"  # an attempt at another model, at a price or within limits that do not allow it
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
@@ -157,16 +159,20 @@ class Exchange:
         assert reservation is not None
         assert key is not None
         assert envelope is not None
+        if attempt.model is not reservation.model:
+            try:
+                await self.gateway.admission.reprice(reservation, key, envelope, attempt.model, record.created)
+            except Refusal:
+                record.attempts.append(AttemptRecord(attempt.route.provider.name, attempt.route.model, 0, 0, _REFUSED))
+                raise
         self._attempt = attempt
         self._asked = time.perf_counter()
-        if attempt.model is not reservation.model:
-            await self.gateway.admission.reprice(reservation, key, envelope, attempt.model, record.created)
         record.model = attempt.model.id
         record.provider = attempt.route.provider.name
         record.upstream_model = attempt.route.model
         self._price = price = pricing.in_force(attempt.model.prices, record.created)
         self.pricer = meter.pricer(price)
-        record.price = price and (price.input, price.output, price.cached_input, price.cache_write)
+        record.price = (price.input, price.output, price.cached_input, price.cache_write) if price else None
         record.metered = key.is_metered
         record.funds = tuple(fund.name for fund in reservation.funds)
         record.held = reservation.held if reservation.funds else None
@@ -262,10 +268,16 @@ class Exchange:
         self._opened_anew = True
         assert self._envelope is not None
         known, record = stream.prompt_usage, self.record
-        record.prompt_tokens = known.prompt if known else meter.prompt_tokens(self._format, self._envelope.whole)
+        known = known or Usage(meter.prompt_tokens(self._format, self._envelope.whole))
+        record.prompt_tokens, record.cached_tokens, record.cache_write_tokens = (
+            known.prompt,
+            known.cached,
+            known.written,
+        )
         record.estimated = True
         self.gateway.journal.open(record)
-        record.prompt_tokens, record.estimated = 0, False
+        record.prompt_tokens = record.cached_tokens = record.cache_write_tokens = 0
+        record.estimated = False
 
     async def cut(self, data: bytes) -> None:
         """End the stream here as one that has reached its length: `data`, and what the format closes with."""
@@ -278,7 +290,7 @@ class Exchange:
             await self._keep(getattr(stream, "response", b""))
         self.tried(status=200)
         self._use(usage)
-        self._record(Outcome.COMPLETE, 200, Insufficient.code or "")
+        self._record(Outcome.COMPLETE, 200, self.reservation.end if self.reservation is not None else "")
         await self._last(data)
 
     def keep_alive(self) -> None:
@@ -406,11 +418,11 @@ class Exchange:
     # --- the record --------------------------------------------------------------------------------------------------
 
     async def _complete(self, usage: Usage | None, said: str) -> None:
-        self.tried(status=200)
         if usage is None:
             usage = self._counted(said)
         if self.reservation is not None:
             await self.reservation.afford(meter.cost(self._price, usage) or 0)
+        self.tried(status=200)
         self._use(usage)
         self._record(Outcome.COMPLETE, 200, "")
 

@@ -126,20 +126,20 @@ async def _resume(held: Held, envelope: Envelope, key: Key) -> None:
 async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attempt]) -> None:
     """Ask one provider after another until one has answered. Raises `Refusal` when none is left."""
     faults: list[ProviderFault] = []
-    lossy: errors.Lossy | None = None
+    refused: Refusal | None = None
     try:
         for attempt in attempts:
             try:
                 await exchange.tries(attempt)
-            except Refusal:  # another model, at a price or within limits that do not allow it
-                exchange.tried("not_allowed")
+            except Refusal as refusal:  # another model, at a price or within limits that do not allow it
+                refused = refused or refusal
                 continue
             try:
                 await _try(exchange, envelope, attempt)
                 return
             except errors.Lossy as loss:
                 exchange.tried("lossy")
-                lossy = lossy or loss
+                refused = refused or loss
             except ProviderRefusal as refusal:
                 exchange.tried("refused", refusal.status)
                 raise
@@ -150,12 +150,12 @@ async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attem
                 if exchange.delivering:  # too late for another: the client gets an error event
                     raise errors.after_all([fault], attempt.model.id) from fault
                 faults.append(fault)
-        if lossy is not None and not faults:
-            raise lossy
+        if refused is not None and not faults:
+            raise refused
         raise errors.after_all(faults, attempts[0].model.id) from faults[-1]
     finally:
         faults.clear()  # each holds this frame by its traceback: a circle, in which the request's body would lie
-        lossy = None
+        refused = None
 
 
 async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:

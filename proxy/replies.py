@@ -29,7 +29,9 @@ _EXPOSED = (
     b"x-kodna-fallback-layer, x-kodna-max-tokens, x-kodna-losses, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
-    b"retry-after, retry-after-ms, x-should-retry, server-timing"
+    b"retry-after, retry-after-ms, x-should-retry, server-timing, "
+    b"anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, anthropic-ratelimit-requests-reset, "
+    b"anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, anthropic-ratelimit-tokens-reset"
 )
 _ANYONE: Headers = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
 
@@ -63,7 +65,7 @@ def _limit(left: Left, of: bytes, client: Client, now: float) -> Headers:
         (b"x-ratelimit-reset-" + of, duration(left.reset).encode()),
     ]
     if client is anthropic_messages:
-        moment = datetime.fromtimestamp(now + left.reset, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        moment = datetime.fromtimestamp(math.ceil(now + left.reset), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
         named = b"anthropic-ratelimit-" + of
         headers += [(named + b"-limit", limit), (named + b"-remaining", remaining), (named + b"-reset", moment)]
     return headers

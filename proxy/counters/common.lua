@@ -9,7 +9,7 @@ end
 
 -- Credit. It lies in one hash, so that all of it is lost together or nothing is:
 --   epoch     "number-run": the move (`failover`) since which this is the truth, and the run of Redis that it is in
---   f:<fund>  "seq amount held used": what the ledger says (seq -1: not known), what is held, second of the last use
+--   f:<fund>  "seq amount held used": what the ledger says (seq below 0: not known), what is held, second of the last use
 --   h:<id>    "amount expires fund fund…": what a request holds in each; expires 0: settled, until it has landed
 -- Every script's ARGV[1] is the epoch that its caller knows.
 local FUNDS = KEYS[1]

@@ -52,15 +52,15 @@ from django.db import DatabaseError, OperationalError
 from accounts.credits import read
 from accounts.keys import Limit
 from proxy.counters import database
-from proxy.counters.base import HOLD_SECONDS, Amounts, EpochLost, Grant, Holding, UnknownFunds, Unreachable, Wish
+from proxy.counters.base import HOLD_SECONDS, Amounts, EpochLost, Grant, UnknownFunds, Unreachable, Wish
 from proxy.counters.database import Holds, in_database
+from proxy.counters.mirror import Keeper, Mirror
 from proxy.counters.shared import Shared
 from proxy.models import CounterEpoch
 
 logger = logging.getLogger(__name__)
 
 Where = CounterEpoch.Store
-Keeper = Shared | Holds
 TOO_LATE = "the counters have not come to rest in time"
 T = TypeVar("T")
 
@@ -77,6 +77,7 @@ class Times(NamedTuple):
     quiet: float = 3.0  # without a beat, after which a process may have died
     silent: float = HOLD_SECONDS
     patience: float = 10.0  # of an admission, with a move
+    hope: float = 2.0  # that the database, which is away, comes back while an admission waits
     answer: float = 1.0  # of the database, to `watch`
     telling: float = 30.0  # all holds to the database
 
@@ -153,85 +154,8 @@ def _wake(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-class _Mirror:
-    """What this process's requests hold until it has landed: a store is made anew of all processes' mirrors.
-
-    `direct`: the store that knows all of it; changes go straight there. None: they are `tell`'s.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holds: dict[str, Holding] = {}
-        self._untold: set[str] = set()
-        self._amounts: dict[str, tuple[int, int]] = {}
-        self.direct: Keeper | None = None
-
-    def hold(self, wish: Wish, amount: int) -> None:
-        """As the store has just granted."""
-        with self._lock:
-            found = self._holds.get(wish.id)
-            if found is None or not found.settled:
-                self._holds[wish.id] = Holding(tuple(fund.name for fund in wish.funds), amount, settled=False)
-
-    def settle(self, request_id: str, charge: int | None) -> None:
-        with self._lock:
-            found = self._holds.get(request_id)
-            if found is None or found.settled:  # it holds nothing, or the charge has landed already
-                return
-            if charge:
-                self._holds[request_id] = Holding(found.funds, charge, settled=True)
-            else:
-                del self._holds[request_id]
-            self._note([request_id])
-
-    def held(self, request_id: str, charge: int, funds: Sequence[str]) -> Keeper | None:
-        with self._lock:
-            self._holds[request_id] = Holding(tuple(funds), charge, settled=True)
-            return self._note([request_id])
-
-    def landed(self, request_ids: Iterable[str], amounts: Amounts) -> Keeper | None:
-        with self._lock:
-            for request_id in request_ids:
-                self._holds.pop(request_id, None)
-            return self._note(request_ids, amounts)
-
-    def _note(self, request_ids: Iterable[str], amounts: Amounts | None = None) -> Keeper | None:
-        if self.direct is None:
-            self._untold.update(request_ids)
-            for name, found in (amounts or {}).items():
-                self._amounts[name] = max(found, self._amounts.get(name, found))
-        return self.direct
-
-    def missed(self, request_ids: Iterable[str] = (), amounts: Amounts | None = None) -> None:
-        """The store could not be told of these, and perhaps not of others."""
-        with self._lock:
-            self.direct = None
-            self._note(request_ids, amounts)
-
-    def tell(self, store: Keeper) -> None:
-        """Tell of everything, and of what changes meanwhile. Raises what the store raises."""
-        with self._lock:
-            self.direct = None
-            self._untold.update(self._holds)
-        while True:
-            with self._lock:
-                ids, amounts = self._untold, self._amounts
-                self._untold, self._amounts = set(), {}
-                holds = {request_id: self._holds.get(request_id) for request_id in ids}
-            try:
-                store.landed((), amounts)  # first: what has landed must not be missing in both for a moment
-                store.register(holds)
-            except BaseException:
-                self.missed(ids, amounts)
-                raise
-            with self._lock:
-                if not self._untold and not self._amounts:
-                    self.direct = store
-                    return
-
-
 class _Pulse:
-    """Whether Redis answers, and since when."""
+    """Whether Redis, or the database, answers, and since when."""
 
     def __init__(self) -> None:
         self.is_up = False
@@ -270,8 +194,9 @@ class Counters:
         self._shared = Shared(url)
         self._holds = Holds(name)
         self._gate = _Gate()
-        self._mirror = _Mirror()
+        self._mirror = Mirror()
         self._pulse = _Pulse()
+        self._database_pulse = _Pulse()
         # The epoch, since when this process knows of it, and how far it has come in it.
         self._number = -1
         self._store: Keeper = self._shared
@@ -282,7 +207,8 @@ class Counters:
         self._breaks = 0
         self._short_epochs = 0
         self._beat = 0.0
-        self._missing: list[str] = []
+        self._missing: list[str] = []  # who is waited for
+        self._is_closed = False
         self._trouble = "nothing is known yet"
         self._reading: dict[tuple[str, ...], asyncio.Task[str]] = {}
         self._database = ThreadPoolExecutor(1, "kodna-epochs")
@@ -380,8 +306,10 @@ class Counters:
         request_ids: Sequence[str],
         amounts: Amounts | None = None,
     ) -> None:
-        if store is None:
-            return
+        if store is None:  # then `watch` tells of it, while there is one
+            if not self._is_closed:
+                return
+            store = self._store
         try:
             say(store)
         except (EpochLost, Unreachable, DatabaseError) as trouble:
@@ -415,7 +343,8 @@ class Counters:
         return await self._holds.left(limits)
 
     def close(self) -> None:
-        """Its row stays, until others find that nothing of its journal is left."""
+        """Its row stays, until others find that nothing of its journal is left. Charges may still land."""
+        self._is_closed = True
         self._gate.close()
         self._gate.expect(hope=False)
         self._shared.close()
@@ -444,9 +373,8 @@ class Counters:
         except DatabaseError as error:
             self._trouble = f"the database is away: {error}".splitlines()[0]
             self._go_on()
-            self._gate.expect(hope=False)
-        else:
-            self._gate.expect(hope=True)
+        self._database_pulse.note(is_up=not self._trouble, since=time.monotonic())
+        self._gate.expect(hope=not self._database_pulse.is_away(self._times.hope))
 
     def _ping(self) -> None:
         begun = time.monotonic()
@@ -517,6 +445,7 @@ class Counters:
         self._number = number
         self._breaks = self._store.breaks
         self._entered = time.monotonic()
+        self._missing = []
         self._is_begun = self._is_acknowledged = self._is_complete = self._is_lost = self._is_refused = False
 
     def _is_told(self) -> bool:

@@ -28,7 +28,6 @@ from proxy.counters.base import (
 FORGET_SECONDS = 86400.0  # a fund that nobody asked for; far above the hour that may pass without the database
 WINDOWS = {"rps": 1.0, "rpm": 60.0, "tpm": 60.0}
 PLACE_WAIT = 1.0  # nobody knows when a place will be free
-_UNKNOWN = -1  # the `seq` of a fund of which the ledger has not said anything
 _AT_ONCE = 500  # gauges and funds that are looked at in one go: the event loop waits for the lock meanwhile
 
 
@@ -167,10 +166,12 @@ _Gauge = _Moments | _Tokens | _Places
 
 
 class _Fund:
+    """`seq` below 0: not known. -1 - seq is how new what is learned must be, for so much has landed already."""
+
     __slots__ = ("amount", "held", "seq", "used")
 
     def __init__(self, now: float) -> None:
-        self.seq = _UNKNOWN
+        self.seq = -1
         self.amount = self.held = 0
         self.used = now
 
@@ -282,7 +283,7 @@ class Memory:
         least: tuple[int, Fund, int] | None = None
         for fund in wish.funds:
             found = self._funds.get(fund.name)
-            if found is None or found.seq == _UNKNOWN:
+            if found is None or found.seq < 0:
                 unknown.append(fund.name)
                 continue
             found.used = now
@@ -342,18 +343,21 @@ class Memory:
                     request.release()
                     if request.is_settled:  # else the request's last step is still to come: `settle`
                         del self._requests[request_id]
-            self._learn(amounts)
+            now = self._clock()
+            for name, (seq, amount) in amounts.items():
+                fund = self._fund(name, now)
+                if fund.seq < 0:
+                    fund.seq = min(fund.seq, -1 - seq)
+                elif seq > fund.seq:
+                    fund.seq, fund.amount = seq, amount
 
     def learn(self, amounts: Amounts, /) -> None:
         with self._lock:
-            self._learn(amounts)
-
-    def _learn(self, amounts: Amounts) -> None:
-        now = self._clock()
-        for name, (seq, amount) in amounts.items():
-            fund = self._fund(name, now)
-            if seq > fund.seq:
-                fund.seq, fund.amount = seq, amount
+            now = self._clock()
+            for name, (seq, amount) in amounts.items():
+                fund = self._fund(name, now)
+                if seq > fund.seq and seq >= -1 - fund.seq:
+                    fund.seq, fund.amount = seq, amount
 
     def _fund(self, name: str, now: float) -> _Fund:
         fund = self._funds.get(name)

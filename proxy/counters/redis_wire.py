@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import hiredis
@@ -81,7 +81,7 @@ class Wire:
             self._link = link
         except OSError as error:  # a timeout and a certificate that is not trusted too
             link.abort()
-            return f"Redis cannot be reached: {error or 'no answer'}"
+            return f"Redis cannot be reached: {str(error) or 'no answer'}"
         except Unreachable as error:
             link.abort()
             return str(error)
@@ -255,30 +255,23 @@ class Line:
     def _call(self, make: Callable[[Server], Command]) -> Any:
         if self._socket is None:
             self._connect()
-        return self._exchange([make(self._server)])[0]
+        return next(self._exchange([make(self._server)]))
 
     def _connect(self) -> None:
         self._reader = hiredis.Reader()
         self._socket = _dial(self._address, self._timeout)
-        replies = self._exchange(self._greeting)
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise Unreachable(f"Redis refuses: {reply}")
-        self._server = _server(replies)
+        self._server = _server([_accepted(reply) for reply in self._exchange(self._greeting)])
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def _exchange(self, commands: Sequence[Command]) -> Iterator[Any]:
         assert self._socket is not None
         self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
-        replies: list[Any] = []
-        while len(replies) < len(commands):
-            reply = self._reader.gets()
-            if reply is not False:
-                replies.append(reply)
-            elif data := self._socket.recv(65536):
+        for _ in commands:
+            while (reply := self._reader.gets()) is False:
+                data = self._socket.recv(65536)
+                if not data:
+                    raise ConnectionResetError("Redis closed the connection")
                 self._reader.feed(data)
-            else:
-                raise ConnectionResetError("Redis closed the connection")
-        return replies
+            yield reply
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -301,6 +294,12 @@ def _opening(address: dict[str, Any], greeting: Sequence[Command]) -> list[Comma
         commands.append(("AUTH", *user, address["password"]))
     commands.append(("SELECT", int(address.get("db") or 0)))
     return [*commands, *greeting, ("CLIENT", "ID"), ("INFO", "server")]
+
+
+def _accepted(reply: Any) -> Any:
+    if isinstance(reply, hiredis.ReplyError):
+        raise Unreachable(f"Redis refuses: {reply}")
+    return reply
 
 
 def _server(replies: Sequence[Any]) -> Server:

@@ -169,9 +169,9 @@ class Shared:
 
     async def _connect(self) -> Server:
         server = await self._wire.connect()
-        kept, self._kept = self._kept, {}
-        for settlement in kept.values():
-            self._settle(settlement)
+        for _ in range(len(self._kept)):
+            if settlement := self._taken():
+                self._settle(settlement)
         return server
 
     async def _call(self, script: Script, words: Command, in_vain: Callable[[Any], None]) -> list[Any]:
@@ -256,6 +256,13 @@ class Shared:
             logger.warning("the end of a request could not be told to Redis, it will be told later: %s", why)
         self._kept[settlement.request_id] = settlement
 
+    def _taken(self) -> _Settlement | None:
+        """One that was kept, for one of those who ask."""
+        try:
+            return self._kept.popitem()[1]
+        except KeyError:
+            return None
+
     async def _return(self) -> None:
         try:
             await self._connect()
@@ -300,18 +307,18 @@ class Shared:
 
     def landed(self, request_ids: Iterable[str], amounts: Amounts, /) -> None:
         """The amounts come first: until all holds have gone the funds seem to have less, never more."""
-        told: list[str | int] = list(chain.from_iterable((name, *amount) for name, amount in amounts.items()))
-        for some in _pieces(list(request_ids)) or ([[]] if told else []):
-            self._tell(_LANDED, [len(some), *some, *told])
+        told = _told(amounts)
+        for some in _pieces(list(request_ids)) or [[]]:
+            self._tell(_LANDED, [0, len(some), *some, *told])
             told = []
             for request_id in some:
                 self._holds.pop(request_id, None)
 
     def learn(self, amounts: Amounts, /) -> None:
-        self.landed((), amounts)
+        self._tell(_LANDED, [1, 0, *_told(amounts)])
 
     def renew(self) -> None:
-        for settlement in list(self._kept.values()):
+        while settlement := self._taken():
             self._settle_again(settlement)
         for some in _pieces([(key, name) for name, lease in list(self._leases.items()) for key in lease.places]):
             self._renew_places(some)
@@ -320,8 +327,11 @@ class Shared:
             self._reap()
 
     def _settle_again(self, settlement: _Settlement) -> None:
-        self._do(_SETTLE, lambda server: settlement.words(self._stamp(server)))
-        self._kept.pop(settlement.request_id)
+        try:
+            self._do(_SETTLE, lambda server: settlement.words(self._stamp(server)))
+        except Unreachable as error:
+            self._keep(settlement.again(), error)
+            raise
 
     def _renew_places(self, places: list[tuple[bytes, str]]) -> None:
         keys, names = [key for key, _ in places], [name for _, name in places]
@@ -383,6 +393,10 @@ def _is_unknown(reply: Any) -> bool:
 
 def _pieces(things: list[Any]) -> list[list[Any]]:
     return [things[start : start + _AT_ONCE] for start in range(0, len(things), _AT_ONCE)]
+
+
+def _told(amounts: Amounts) -> list[str | int]:
+    return list(chain.from_iterable((name, *amount) for name, amount in amounts.items()))
 
 
 def _check(reply: list[Any]) -> list[Any]:

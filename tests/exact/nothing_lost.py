@@ -69,10 +69,10 @@ def database_away(outage: Outage, house: House, plan: Plan, verdict: Verdict) ->
 
 def _outage(outage: Outage, fleet: Fleet, house: House, seconds: float, over: threading.Event) -> None:
     try:
-        time.sleep(2)
+        time.sleep(1)
         with outage(fleet, house):
             time.sleep(seconds)
-        time.sleep(3)
+        time.sleep(1)
     finally:
         over.set()
 

@@ -190,9 +190,9 @@ def _reports(fleet: Fleet, keys: list[Issued], rows: list[Row], zone: str, verdi
     expected = sums(rows, zone, prefix)
     command = ("usage", "report", "--by", ",".join(BY), "--tz", zone, "--format")
     table = csv.DictReader(io.StringIO(fleet.operator.manage(*command, "csv")))
-    _compare(f"CSV in {zone}", _read(table), expected, verdict)
+    _compare(f"CSV in {zone}", read_lines(table), expected, verdict)
     document = json.loads(fleet.operator.manage(*command, "json"))
-    _compare(f"JSON in {zone}", _read(document["data"]), expected, verdict)
+    _compare(f"JSON in {zone}", read_lines(document["data"]), expected, verdict)
     total = picodollars(document["total"]["cost"])
     verdict.check(total == sum(row.cost or 0 for row in rows), f"JSON in {zone}: in all {document['total']}")
     for account in {issued.account_id for issued in keys}:
@@ -200,7 +200,7 @@ def _reports(fleet: Fleet, keys: list[Issued], rows: list[Row], zone: str, verdi
         own = sums([row for row in rows if row.account_id == account], zone, prefix)
         with fleet.operator.client(mine.text) as client:
             answer = client.get("/v1/usage", params={"by": ",".join(BY), "tz": zone}).json()
-        _compare(f"/v1/usage in {zone}", _read(answer.get("data", [])), own, verdict)
+        _compare(f"/v1/usage in {zone}", read_lines(answer.get("data", [])), own, verdict)
 
 
 def sums(rows: Iterable[Row], zone: str, prefix: dict[int, str]) -> Sums:
@@ -217,7 +217,7 @@ def sums(rows: Iterable[Row], zone: str, prefix: dict[int, str]) -> Sums:
     return found
 
 
-def _read(lines: Iterable[dict[str, Any]]) -> Sums:
+def read_lines(lines: Iterable[dict[str, Any]]) -> Sums:
     found: Sums = Counter()
     kinds: dict[str, Callable[[Any], int]] = {"cost": picodollars, "shortfall": picodollars}
     for line in lines:

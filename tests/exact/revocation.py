@@ -11,7 +11,7 @@ from tests.exact.traffic import quick, run_load
 
 PRICE = {"input": 1, "output": 2}
 ALLOWED = 1.0
-SETTLED = 3.0  # seconds of load after the revocation, in which every process must refuse
+SETTLED = 1.5  # seconds of load after the revocation, in which every process must refuse
 
 
 def run(house: House, plan: Plan, verdict: Verdict) -> None:

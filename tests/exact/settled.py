@@ -9,7 +9,7 @@ from tests.exact.provider import Entry
 
 LAND_SECONDS = 60  # for what dead processes left behind too
 RELEASE_SECONDS = 120  # a hold of a process that died before its journal knew of it expires after 90
-STILL = 2.0
+STILL = 1.0  # seconds: twice as long as a line is on its way
 REAP_SECONDS = 30
 
 

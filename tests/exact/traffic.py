@@ -23,12 +23,14 @@ def marker() -> str:
     return f"exact-{next(_numbers)}"
 
 
-def mixed(dice: random.Random, key: str) -> Ask:
+def mixed(longest: int, dice: random.Random, key: str) -> Ask:
     """Mostly streams of random length, half of them with a bound; some leave, some providers say no usage or break."""
-    tokens = dice.randrange(1, 400)
+    tokens = dice.randrange(1, longest)
     script = Script(tokens=tokens, pace=dice.uniform(0.05, 0.2), burst=dice.randrange(1, 5))
     script.cached = dice.choice([0, 0, 8])
     script.usage = dice.random() > 0.05
+    if dice.random() < 0.05:
+        script.burst = 100  # more in one event than any gateway expects
     if dice.random() < 0.03:
         script.cut = tokens // 2
     found = Ask(marker(), key, script=script, words=dice.randrange(5, 200))

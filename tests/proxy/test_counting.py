@@ -8,7 +8,7 @@ import pytest
 
 from models_catalog.snapshot import Snapshot
 from proxy.upstream import Pool
-from tests.proxy.inside import Inside, model, provider, snapshot
+from tests.proxy.inside import KEY, TEXT, Inside, model, provider, snapshot
 from tests.upstreams import JSON_HEADERS, MockUpstream, Reply, error_reply, json_reply
 
 MESSAGES, GEMINI = "/v1/messages/count_tokens", "/v1beta/models/m:countTokens"
@@ -115,3 +115,14 @@ async def test_a_busy_provider_does_not_count(tmp_path: Path) -> None:
     inside.gateway.pool.leave(busy)
     assert (await inside.post(ASKED, MESSAGES)).status == 200
     assert len(mock.requests) == 1
+
+
+@pytest.mark.parametrize("path", [MESSAGES, GEMINI])
+async def test_it_counts_as_a_request_and_says_what_is_left(tmp_path: Path, path: str) -> None:
+    mock = MockUpstream(json_reply({"input_tokens": 1, "totalTokens": 1}))
+    catalog = snapshot(model("m", CLAUDE if path == MESSAGES else GOOGLE))
+    inside = Inside(tmp_path, catalog, Pool(mock.transport), (TEXT, replace(KEY, rpm=1)))
+    answers = [await inside.post(ASKED if path == MESSAGES else CONTENTS, path) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["0", "0"]
+    assert inside.places == 0

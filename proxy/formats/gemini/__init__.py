@@ -79,8 +79,29 @@ def check(members: Members) -> None:
         raise missing("contents")
     for number, content in enumerate(an_array(read_json(found[1], "contents"), "contents")):
         an_object(content, f"contents[{number}]")
+    _check_config(members)
     bounds(members)
     choices(members)
+
+
+def _check_config(members: Members) -> None:
+    """What is said twice, in one spelling or in both, would be bounded by one and answered by the other."""
+    _check_once(members, "generationConfig")
+    found = member(members, "generationConfig")
+    if found is not None and found[1][:1] == b"{":
+        try:
+            config = Members(found[1])
+            config.check()
+        except Malformed as error:
+            raise BadField(found[0], f"Invalid '{found[0]}': {error}.") from None
+        for name in (_BOUND, "candidateCount"):
+            _check_once(config, name)
+
+
+def _check_once(members: Members, name: str) -> None:
+    spelled = [each for each in members if camel(each) == name]
+    if len(spelled) > 1:
+        raise BadField(spelled[1], f"Invalid '{spelled[1]}': '{spelled[0]}' is here too.")
 
 
 def bounds(members: Members) -> dict[str, float]:

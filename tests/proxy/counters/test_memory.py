@@ -220,6 +220,11 @@ def test_a_charge_may_land_before_the_request_is_settled(memory: Memory) -> None
 
 def test_the_later_word_of_the_ledger_holds(memory: Memory) -> None:
     memory.landed([], {"a9": (5, 7)})
+    for older in (3, 4):
+        memory.learn({"a9": (older, 1000)})
+        with pytest.raises(UnknownFunds):
+            admit(memory, "a", funds=(Fund("a9", 1),))
+    memory.learn({"a9": (5, 7)})
     memory.learn({"a9": (4, 1000)})
     assert admit(memory, "a", funds=(Fund("a9", 1),), amount=100) == Grant(8, 0)
 

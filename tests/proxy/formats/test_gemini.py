@@ -83,6 +83,21 @@ def test_what_routing_needs_is_checked(found: dict[str, Any], param: str) -> Non
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (b'"generationConfig":{"maxOutputTokens":1,"maxOutputTokens":4000}', "generationConfig"),
+        (b'"generationConfig":{"maxOutputTokens":1,"max_output_tokens":4000}', "max_output_tokens"),
+        (b'"generationConfig":{"candidateCount":1},"generation_config":{"candidateCount":8}', "generation_config"),
+    ],
+)
+def test_a_bound_is_said_once(text: bytes, field: str) -> None:
+    with pytest.raises(BadField) as caught:
+        gemini.check(Members(b'{"contents":[],%b}' % text))
+    assert caught.value.param == field
+
+
+
 def test_what_is_nested_nearly_too_deeply_is_counted_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: bytes) -> None:
         raise RecursionError  # how deep is too deep depends on the stack that it is read on
