@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 
-.PHONY: help run serve worker beat test test-clients test-agents check format bench lock clean
+.PHONY: help run serve worker beat test test-clients test-agents test-exact check format bench lock clean
 
 help:
 	@echo 'make run      the gateway on 127.0.0.1:8000, with nothing to set up (HOST and PORT override)'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test     the whole test suite'
 	@echo 'make test-clients   the JavaScript SDKs against a running gateway (needs node 20)'
 	@echo 'make test-agents    coding agents, each on a model behind another format than its own (the same)'
+	@echo 'make test-exact   limits, credit and usage under load, kills and outages (EXACT="hard-cap --runs 10")'
 	@echo 'make check    lint, format, types, migrations, translations, import rules'
 	@echo 'make bench    this gateway beside its peers'
 
@@ -61,6 +62,9 @@ test-clients: .venv/dev
 
 test-agents: .venv/dev
 	$(BIN)/python -m tests.agents.run $(AGENTS)
+
+test-exact: .venv/dev
+	$(BIN)/python -m tests.exact $(or $(EXACT),all)
 
 bench: .venv/dev
 	$(BIN)/python -m bench $(BENCH)

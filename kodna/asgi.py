@@ -60,16 +60,18 @@ def _start() -> asgi.Application:
     # What dead processes left must be in the ledger before anybody asks it what may be spent.
     tables = Tables(learn=store.learn, first=journal.adopt)
     threads = background.data_plane(tables, journal)
-    threads.append(_counting(store, counters))
     # With Redis, Celery's beat has the periodic jobs: see `kodna.celery`.
     periodic: background.Rounds = [] if settings.REDIS_URL else [(jobs.TICK, jobs.run_due)]
-    _threads.extend([*threads, Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])])
+    counting = _counting(store, counters)  # it ends last: what the journal still moves is told to it
+    _threads.extend([counting, *threads, Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])])
     for thread in _threads:
         thread.start()
     atexit.register(_stop)
     threads[0].settled.wait(10)  # a request before that would find no key
     gateway = Gateway(tables, journal, Admission(store), Pool(), held.from_settings())
-    return asgi.Application(gateway, Status(tables, journal, threads, lambda: counters.degraded if counters else ""))
+    return asgi.Application(
+        gateway, Status(tables, journal, [counting, *threads], lambda: counters.degraded if counters else "")
+    )
 
 
 def _counting(store: Store, counters: Counters | None) -> Background:
@@ -104,6 +106,7 @@ async def _lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    await _gateway.close()
     await asyncio.to_thread(_stop)
     await send({"type": "lifespan.shutdown.complete"})
 

@@ -27,6 +27,7 @@ from proxy.counters.base import Grant, LimitReached, NotAffordable, Store, Unkno
 from proxy.errors import Refusal
 from proxy.formats import registry
 from proxy.formats.base import Stream
+from proxy.formats.canonical import Usage
 from proxy.ingress import Envelope
 from proxy.replies import duration
 
@@ -37,8 +38,11 @@ COUNT_EVERY = 64  # characters of a stream, and the more, the longer it is
 UNKNOWN_OUTPUT = 32_768  # tokens: the bound where neither the request nor the catalog has one
 _UNBOUNDED_ESTIMATE = 1024  # tokens that a limit reserves for an answer that nothing bounds
 _IMAGE = 3000  # tokens, from above, of an image that is only named by its address
-_NAMED_ELSEWHERE = (b'"image_url"', b'"url"', b'"file')
+_NAMED_ELSEWHERE = (b'url"', b'"file')  # "image_url" and its "url", "file_id", "fileUri"
 _NEVER = 1 << 62
+_MOST = 1 << 46  # tokens: more than anybody means
+_DOUBTFUL = 4  # times what it can be: a count that is no count
+_LITTLE, _MUCH = 1024, 1_000_000  # tokens: some think beyond a small bound; the context of a model that names none
 _CAPPED = "max_cost_exceeded"
 _ASK_AGAIN = 2.0  # seconds, where other requests' holds stand in the way
 
@@ -82,7 +86,7 @@ class Reservation:
     """
 
     __slots__ = (
-        "_choices",
+        "_envelope",
         "_open",
         "_quote",
         "_read",
@@ -96,11 +100,11 @@ class Reservation:
         "said",
     )
 
-    def __init__(self, store: Store, wish: Wish, quote: Quote, choices: int) -> None:
+    def __init__(self, store: Store, wish: Wish, quote: Quote, envelope: Envelope) -> None:
         self._store = store
         self._wish = wish
         self._quote = quote
-        self._choices = choices
+        self._envelope = envelope
         self._open = bool(wish.limits or wish.funds)
         self._read = 0  # characters
         self.grant = Grant()
@@ -116,7 +120,7 @@ class Reservation:
     def bound(self) -> int | None:
         """The most tokens of output that the provider is to be told, per choice; None: what the client says."""
         quote = self._quote
-        return max(quote.bound // self._choices, 1) if quote.told else None
+        return max(quote.bound // self._envelope.choices, 1) if quote.told else None
 
     @property
     def model(self) -> Model:
@@ -157,7 +161,11 @@ class Reservation:
             return
         self._open = True
         wish = _wished(self._wish.id, limits, tokens, funds, quote)
-        grant = await _informed(self._store, self._store.adjust, wish)
+        try:
+            grant = await _informed(self._store, self._store.adjust, wish)
+        except (Unreachable, asyncio.CancelledError):  # it may have been done: of the two holds the smaller one is sure
+            self.held = min(self.held, wish.amount)
+            raise
         self._quote, self._wish = quote, wish
         if not (self.grant.requests or self.grant.tokens):
             self.grant = grant
@@ -224,6 +232,12 @@ class Reservation:
         """Before a charge of `cost` picodollars: hold more, where the provider has counted more than was held."""
         await self._hold_more(_nano(cost))
 
+    def believes(self, usage: Usage) -> bool:
+        """Whether a provider can have counted so: one wrong number must not take all the credit there is."""
+        quote = self._quote
+        output, prompt = max(quote.bound, _LITTLE), max(quote.model.context or _MUCH, len(self._envelope.whole.text))
+        return usage.completion <= _DOUBTFUL * output and usage.prompt <= _DOUBTFUL * prompt
+
     def charge(self, cost: int) -> int:
         """What of a cost is charged: never more than is held, nor than its `max_cost_usd`. The rest is nobody's."""
         return min(cost, (self.held if self._wish.funds else self._quote.cap) * PICO)
@@ -246,11 +260,11 @@ class Admission:
         quote, funds = await _quoted(envelope, key, model, now, _from_above)
         limits = key.limits + limits_of(model)
         if not limits and not funds:
-            return Reservation(self.store, Wish(request_id), quote, envelope.choices)
+            return Reservation(self.store, Wish(request_id), quote, envelope)
         wish = _wished(request_id, limits, await _expected(envelope, model, limits), funds, quote)
         # The prompt as its bytes bound it: only where credit is too scarce for that are its tokens counted.
         wish.least = wish.amount
-        reservation = Reservation(self.store, wish, quote, envelope.choices)
+        reservation = Reservation(self.store, wish, quote, envelope)
         try:
             try:
                 await reservation.take()
@@ -348,18 +362,18 @@ def _wished(request_id: str, limits: tuple[Limit, ...], tokens: int, funds: tupl
 
 def _quote(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
     """`prompt`: tokens. Raises `BadRequest` (400) where `max_cost_usd` does not allow one token."""
-    least = _least(envelope, model)
-    own = max(envelope.bounds.values(), default=0.0)
+    least, choices = _least(envelope, model), envelope.choices
+    own = max(envelope.bounds.values()) if envelope.bounds else 0.0
     if model.enforce and model.output:
         own = min(own or model.output, model.output)
     # What neither says is held for, and not told: nobody knows whether the provider takes as much.
     bound = own or model.output or min(UNKNOWN_OUTPUT, model.context or UNKNOWN_OUTPUT)
-    quote = Quote(model, least=least * envelope.choices)
-    quote.bound = max(int(min(bound, _NEVER >> 16)), least) * envelope.choices
+    quote = Quote(model, least=least * choices, bound=max(int(min(bound, _MOST)), least) * choices)
     price = pricing.in_force(model.prices, now)
     if price is not None and price.input is not None and price.output is not None:
         quote.price = price
-        quote.prompt, quote.each = prompt * max(price.input, price.cache_write or 0), price.output
+        quote.prompt = prompt * max(price.input, price.cache_write or 0, price.cached_input or 0)
+        quote.each = price.output
     if envelope.max_cost is not None:
         _cap(quote, envelope.max_cost)
     if envelope.stream and "reasoning" not in model.supports:  # thoughts that are not shown cannot be metered
@@ -372,9 +386,12 @@ def _quote(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
 def _least(envelope: Envelope, model: Model) -> int:
     """The smallest bound that the request's own fields allow, and the formats of the model's providers."""
     ours = envelope.format
-    ways = (registry.between(ours, way.provider.dialect, way.provider.supports) for way in model.routes)
-    theirs = max((way.LEAST_OUTPUT for way in ways if way is not None and way is not ours), default=1)
-    return max(ours.least_output(envelope.members), theirs)
+    least = ours.least_output(envelope.members)
+    for route in model.routes:
+        theirs = registry.between(ours, route.provider.dialect, route.provider.supports)
+        if theirs is not None and theirs is not ours:
+            least = max(least, theirs.LEAST_OUTPUT)
+    return least
 
 
 def _cap(quote: Quote, most: int) -> None:
@@ -403,7 +420,10 @@ def _cap(quote: Quote, most: int) -> None:
 async def _from_above(envelope: Envelope) -> int:
     """Tokens that the prompt cannot have more of: no token is shorter than a byte."""
     text = envelope.whole.text
-    return len(text) + sum(text.count(name) for name in _NAMED_ELSEWHERE) * _IMAGE
+    named = 0
+    for name in _NAMED_ELSEWHERE:
+        named += text.count(name)
+    return len(text) + named * _IMAGE
 
 
 async def _count(envelope: Envelope) -> int:
@@ -421,13 +441,16 @@ async def _tokens(envelope: Envelope) -> int:
 
 async def _expected(envelope: Envelope, model: Model, limits: tuple[Limit, ...]) -> int:
     """What limits of tokens reserve: the prompt as counted, and the output's bound."""
-    most = min([limit.value for limit in limits if limit.kind == "tpm"], default=0)
+    most = 0
+    for limit in limits:
+        if limit.kind == "tpm" and (not most or limit.value < most):
+            most = limit.value
     if not most:
         return 0
     prompt = await _tokens(envelope)
     own = max(envelope.bounds.values(), default=0.0)
     if own:
-        return prompt + int(min(own, _NEVER >> 16)) * envelope.choices
+        return prompt + int(min(own, _MOST)) * envelope.choices
     free = min(model.output or _UNBOUNDED_ESTIMATE, _UNBOUNDED_ESTIMATE) * envelope.choices
     return min(prompt + free, max(most, prompt))
 
@@ -438,7 +461,12 @@ def _nano(picodollars: int) -> int:
 
 # --- refusals --------------------------------------------------------------------------------------------------------
 
-_KINDS = {"rps": "requests per second", "rpm": "requests per minute", "tpm": "tokens per minute"}
+_KINDS = {
+    "rps": ("request", " per second"),
+    "rpm": ("request", " per minute"),
+    "tpm": ("token", " per minute"),
+    "concurrency": ("concurrent request", ""),
+}
 
 
 def refusal(reason: LimitReached | NotAffordable | Unreachable, key: Key, model: Model, least: int = 0) -> Refusal:
@@ -456,14 +484,16 @@ def _limited(reason: LimitReached, model: Model) -> Refusal:
     limit = reason.limit
     whose = limit.subject.partition(":")[0]
     of = f"The limit of the model {model.id!r}, for all keys together," if whose == "model" else f"Your {whose}'s limit"
+    what, per = _KINDS[limit.kind]
+    value = f"{limit.value} {what}{'' if limit.value == 1 else 's'}{per}"
     if limit.kind == "concurrency":
-        words = f"{of} of {limit.value} concurrent requests is reached. Try again when one has ended."
+        words = f"{of} of {value} is reached. Try again when one has ended."
         return errors.RateLimited(words, code="concurrency_exceeded", retry_after=max(reason.wait, 1.0))
-    words = f"{of} of {limit.value} {_KINDS[limit.kind]} is reached."
     if math.isinf(reason.wait):
-        words = f"{of} is {limit.value} {_KINDS[limit.kind]}, and this request alone may use more."
+        words = f"{of} is {value}, and this request alone may use more. Ask for fewer with `max_tokens`."
         return errors.RateLimited(words, retry=False)
-    return errors.RateLimited(f"{words} Try again in {duration(reason.wait)}.", retry_after=reason.wait)
+    words = f"{of} of {value} is reached. Try again in {duration(reason.wait)}."
+    return errors.RateLimited(words, retry_after=reason.wait)
 
 
 def _insufficient(reason: NotAffordable, key: Key, least: int) -> Refusal:
@@ -472,7 +502,7 @@ def _insufficient(reason: NotAffordable, key: Key, least: int) -> Refusal:
         whose = f"The budget of this API key, {dollars(reason.fund.room)} USD{period},"
     else:
         whose = "The credit of this account"
-    left = f"{dollars(max(reason.available, 0))} USD are left"
+    left = f"{dollars(max(reason.available, 0))} USD are left, it needs at least {dollars(least)}"
     if reason.held > 0 and reason.available + reason.held >= least:
         words = f"{whose} is held by requests that still run: {left}. Try again when they have ended."
         return errors.Insufficient(words, retry_after=_ASK_AGAIN)

@@ -45,6 +45,7 @@ REQUEST_ID = re.compile(r"req_([0-9a-f]{12})[0-9a-f]{20}")
 # A row lands half a second after its answer. An id tells when its request began: of one from this long ago (seconds)
 # the answer may have ended just now.
 RECENT, LANDS, AGAIN = 900.0, 2.0, 0.1
+WAITING = 5
 AT_ONCE = 5  # of the ten connections that a process may have
 PARAMETERS = ("by", "since", "until", "tz", "key", "model", "provider", "format")
 KINDS = ("rps", "rpm", "tpm", "concurrency")

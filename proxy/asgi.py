@@ -57,6 +57,10 @@ class Application:
             self._table["/demo/v1/chat/completions"] = {"POST": demo_chat}
             self._table["/demo/v1/models"] = {"GET": demo_models}
 
+    async def close(self) -> None:
+        """At the orderly end: no request runs any more."""
+        await self._gateway.pool.close()
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path, asked = scope["path"], scope["method"]
         methods = self._table.get(path) or self._find(path, scope)

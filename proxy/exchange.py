@@ -42,7 +42,6 @@ Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
 _random = random.Random().getrandbits  # noqa: S311  # seeded by the operating system in each process
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -207,9 +206,8 @@ class Exchange:
         if len(rest) > PIECE:
             await self._start(200, headers)
             rest = await self._all_but_the_last(rest)
-        if self._envelope is not None and self._envelope.kept:
-            await self._keep(answer.body)
-        await self._complete(answer.usage, answer.text)
+        await self._keep(answer.body)
+        await self._complete(self._answered_with(answer))
         if not self.started:
             await self._start(200, headers)
         await self._last(rest)
@@ -242,9 +240,8 @@ class Exchange:
         assert stream is not None
         if stream.error is None:
             self.timer.unlimit()  # it is whole: no time that was for the provider may end it now
-            if self._envelope is not None and self._envelope.kept:
-                await self._keep(getattr(stream, "response", b""))  # only Responses' streams have it
-            await self._complete(stream.usage, stream.text())
+            await self._keep(getattr(stream, "response", b""))  # only Responses' streams have it
+            await self._complete(self._believed(stream.usage) or self._counted(stream.text()))
         else:
             self._partial(Outcome.INCOMPLETE, 200, AllFailed.code or "")
         await self._last(data)
@@ -267,30 +264,22 @@ class Exchange:
         """A stream that lasts: its opening line tells how much it has been asked, should there be no closing one."""
         self._opened_anew = True
         assert self._envelope is not None
-        known, record = stream.prompt_usage, self.record
-        known = known or Usage(meter.prompt_tokens(self._format, self._envelope.whole))
-        record.prompt_tokens, record.cached_tokens, record.cache_write_tokens = (
-            known.prompt,
-            known.cached,
-            known.written,
-        )
-        record.estimated = True
-        self.gateway.journal.open(record)
-        record.prompt_tokens = record.cached_tokens = record.cache_write_tokens = 0
-        record.estimated = False
+        known = self._believed(stream.prompt_usage)
+        self._tell(known or Usage(meter.prompt_tokens(self._format, self._envelope.whole)))
+        self.record.estimated = True
+        self.gateway.journal.open(self.record)
+        self.record.estimated = False
 
     async def cut(self, data: bytes) -> None:
         """End the stream here as one that has reached its length: `data`, and what the format closes with."""
-        stream = self._stream
+        stream, reservation = self._stream, self.reservation
         assert stream is not None
+        assert reservation is not None
         self.timer.unlimit()
         usage = self._delivered(stream)
         data += stream.cut(usage)
-        if self._envelope is not None and self._envelope.kept:
-            await self._keep(getattr(stream, "response", b""))
-        self.tried(status=200)
-        self._use(usage)
-        self._record(Outcome.COMPLETE, 200, self.reservation.end if self.reservation is not None else "")
+        await self._keep(getattr(stream, "response", b""))
+        await self._complete(usage, reservation.end)
         await self._last(data)
 
     def keep_alive(self) -> None:
@@ -364,9 +353,8 @@ class Exchange:
     async def _keep(self, response: bytes) -> None:
         """An answer of Responses, for requests to come that go on from it."""
         envelope, key = self._envelope, self._key
-        if not response:
+        if not response or envelope is None or not envelope.kept:
             return
-        assert envelope is not None
         assert key is not None
         assert envelope.conversation is not None
         try:
@@ -403,12 +391,11 @@ class Exchange:
 
     def _headers(self, routed: bool) -> replies.Headers:
         headers = replies.common(self.record.request_id, self._scope, self._format)
-        if self.reservation is not None:
-            headers += replies.limits(self.reservation.grant, self._format, self.record.created)
-        attempt = self._attempt
-        if routed and attempt is not None and self._envelope is not None:
-            bound = self.reservation.bound if self.reservation is not None else None
-            headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt, bound))
+        reservation, attempt = self.reservation, self._attempt
+        if reservation is not None:
+            headers += replies.limits(reservation.grant, self._format, self.record.created)
+        if routed and reservation is not None and attempt is not None and self._envelope is not None:
+            headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt, reservation.bound))
             headers += replies.losses(self._passage.losses.names if self._passage is not None else [])
         now = time.perf_counter()
         waited = ((self._answered or now) - self._asked) if self._asked else 0.0
@@ -417,21 +404,19 @@ class Exchange:
 
     # --- the record --------------------------------------------------------------------------------------------------
 
-    async def _complete(self, usage: Usage | None, said: str) -> None:
-        if usage is None:
-            usage = self._counted(said)
+    async def _complete(self, usage: Usage, code: str = "") -> None:
         if self.reservation is not None:
             await self.reservation.afford(meter.cost(self._price, usage) or 0)
         self.tried(status=200)
         self._use(usage)
-        self._record(Outcome.COMPLETE, 200, "")
+        self._record(Outcome.COMPLETE, 200, code)
 
     def _partial(self, outcome: Outcome, status: int, code: str) -> None:
         """Of a broken stream: what was delivered is what was used."""
         if self._recorded:
             return
         if self._answer is not None:
-            self._use(self._answer.usage or self._counted(self._answer.text))
+            self._use(self._answered_with(self._answer))
         elif self._stream is not None:
             self._use(self._delivered(self._stream))
         elif self._attempt is not None:
@@ -440,30 +425,41 @@ class Exchange:
             self.tried(outcome.value)
         self._record(outcome, status, code)
 
+    def _believed(self, usage: Usage | None) -> Usage | None:
+        assert self.reservation is not None
+        return usage if usage is not None and self.reservation.believes(usage) else None
+
     def _counted(self, said: str) -> Usage:
-        """Usage where the provider sent none."""
+        """Usage where the provider sent none, or none that can be."""
         assert self._envelope is not None
         self.record.estimated = True
         return meter.counted(self._format, self._envelope.whole, said)
 
+    def _answered_with(self, answer: Relayed) -> Usage:
+        return self._believed(answer.usage) or self._counted(answer.text or answer.body.decode(errors="replace"))
+
     def _delivered(self, stream: Stream) -> Usage:
         """Of a stream that did not come to its end: the prompt as the provider says, the output as far as it came."""
-        if stream.usage is not None and (stream.complete or stream.finished):
-            return stream.usage
-        known, counted = stream.usage or stream.prompt_usage, self._counted(stream.text())
-        if known is None:
-            return counted
-        return replace(known, completion=max(known.completion, counted.completion))
+        known = self._believed(stream.usage or stream.prompt_usage)
+        if known is not None and known is stream.usage and (stream.complete or stream.finished):
+            return known
+        counted = self._counted(stream.text())
+        return replace(known, completion=max(known.completion, counted.completion)) if known else counted
 
     def _use(self, usage: Usage) -> None:
+        self._tell(usage)
         record = self.record
-        record.prompt_tokens, record.completion_tokens = usage.prompt, usage.completion
-        record.cached_tokens, record.cache_write_tokens = usage.cached, usage.written
-        record.reasoning_tokens = usage.reasoning
         record.cost = meter.cost(self._price, usage)
         if record.cost and self.reservation is not None:
             charge = self.reservation.charge(record.cost)
             record.cost, record.shortfall = charge, record.cost - charge
+
+    def _tell(self, usage: Usage) -> None:
+        record = self.record
+        record.prompt_tokens, record.completion_tokens = usage.prompt, usage.completion
+        record.cached_tokens = min(usage.cached, usage.prompt)
+        record.cache_write_tokens = min(usage.written, usage.prompt - record.cached_tokens)
+        record.reasoning_tokens = min(usage.reasoning, usage.completion)
 
     def _record(self, outcome: Outcome, status: int, code: str) -> None:
         """One line in the journal, before the last byte goes out. Of a request without a known key there is none."""

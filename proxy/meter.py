@@ -101,11 +101,12 @@ def pricer(price: Price | None) -> Pricer:
     """What an answer's `usage` gains: `cost` and `cache_discount` in USD, `cached_tokens`."""
 
     def gains(usage: Usage) -> dict[str, bytes]:
-        found = {"cached_tokens": b"%d" % usage.cached}
+        cached = min(usage.cached, usage.prompt)
+        found = {"cached_tokens": b"%d" % cached}
         spent = cost(price, usage)
         if spent is not None:
             found["cost"] = _json(spent)
-            found["cache_discount"] = _json(pricing.discount(price, usage.cached))
+            found["cache_discount"] = _json(pricing.discount(price, cached))
         return found
 
     return gains

@@ -103,7 +103,10 @@ def _own(theirs: Format, envelope: Envelope, attempt: Attempt, bound: int | None
     drop = _NONE if OWN_FIELDS.isdisjoint(envelope.members) else OWN_FIELDS
     limit = clamped(envelope, attempt, bound)
     edits = Edits(attempt.route.model, drop, envelope.stream, limit, attempt.route.provider.quirks)
-    return theirs.own_body(envelope.whole, edits)
+    try:
+        return theirs.own_body(envelope.whole, edits)
+    except BadField as bad:  # found by an edit only
+        raise bad_field(bad) from None
 
 
 def _canonical(envelope: Envelope) -> Request:

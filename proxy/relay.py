@@ -43,8 +43,7 @@ async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, 
     watch = None
     try:
         key = ingress.authenticate(scope, gateway.tables)  # 401; 503 while the gateway starts
-        if gateway.journal.failing:  # before there is a record: what cannot be written must not pile up in memory
-            raise errors.Unavailable("Usage cannot be recorded at the moment.", code="journal_full", retry_after=5)
+        _check_journal(gateway)  # 503, before there is a record: what cannot be written must not pile up in memory
         exchange.belongs_to(key)
         ingress.check_usable(key, scope)  # 401: switched off, expired; 403 from another address
         body = await ingress.read_body(scope, receive, exchange.timer)  # 408, 413
@@ -78,6 +77,11 @@ async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, 
         exchange.close()
         if watch is not None:
             watch.end()
+
+
+def _check_journal(gateway: Gateway) -> None:
+    if gateway.journal.failing:
+        raise errors.Unavailable("Usage cannot be recorded at the moment.", code="journal_full", retry_after=5)
 
 
 class _Watch:
@@ -134,6 +138,7 @@ async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attem
             except Refusal as refusal:  # another model, at a price or within limits that do not allow it
                 refused = refused or refusal
                 continue
+            _check_journal(exchange.gateway)  # who spends has an opening line on the disk
             try:
                 await _try(exchange, envelope, attempt)
                 return

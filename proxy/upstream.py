@@ -195,6 +195,11 @@ class Pool:
         self._calls: dict[Provider, dict[tuple[str, tuple[tuple[str, str], ...]], Call]] = {}
         self._busy: dict[int, int] = {}
 
+    async def close(self) -> None:
+        for engine in self._engines.values():
+            await engine.aclose()
+        self._engines.clear()
+
     def enter(self, provider: Provider) -> None:
         """Take one of the provider's places in this process. Raises `ProviderFault` (busy) where none is free."""
         if provider.max_concurrency:

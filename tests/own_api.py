@@ -41,18 +41,24 @@ def ask(
     client: str = "127.0.0.1",
     gateway: Any = None,
     body: Sequence[bytes] = (b"",),
+    lines: Sequence[tuple[str, str]] = (),
     **query: str,
 ) -> Answer:
-    """GET, with a key as a bearer's."""
+    """GET, with a key as a bearer's. `lines`: more headers, also of a name that is there already."""
     sent = {"host": "what.ever", **({"authorization": f"Bearer {text}"} if text else {}), **(headers or {})}
     scope = {
         "type": "http",
         "method": "GET",
         "path": path,
         "query_string": urlencode(query).encode(),
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in (*sent.items(), *lines)],
         "client": (client, 5),
     }
+    with connections_kept():
+        return async_to_sync(carry)(Handover(gateway or Gateway()), scope, body)
+
+
+async def carry(handover: Handover, scope: Mapping[str, Any], body: Sequence[bytes] = (b"",)) -> Answer:
     answer, pieces = Answer(), list(body)
 
     async def receive() -> Mapping[str, Any]:
@@ -67,13 +73,12 @@ def ask(
         else:
             answer.pieces.append(message["body"])
 
-    with _connections_kept():
-        async_to_sync(Handover(gateway or Gateway()))(scope, receive, send)
+    await handover(scope, receive, send)
     return answer
 
 
 @contextmanager
-def _connections_kept() -> Iterator[None]:
+def connections_kept() -> Iterator[None]:
     """As Django's own test client has it: the test's transaction must not be closed with the request."""
     signals = (request_started, request_finished)
     for signal in signals:

@@ -3,9 +3,9 @@
 A `Store` counts requests, tokens and places, and holds credit. `memory` is one for a single process, `shared` one for
 many that have a Redis, `database` keeps the holds while Redis is away; `admission` asks, on behalf of one request.
 
-Credit is counted in whole nanodollars (1e-9 USD), rounded against the spender: exact in Lua's numbers up to 9 million USD.
-The ledger, in picodollars, is the truth; a `Fund`'s amount is what the ledger says, with the number (`seq`) of the move
-that made it so: of two, the later holds.
+Credit is counted in whole nanodollars (1e-9 USD), rounded against the spender: exact in Lua's numbers up to 9 million
+USD. The ledger, in picodollars, is the truth; a `Fund`'s amount is what the ledger says, with the number (`seq`) of the
+move that made it so: of two, the later holds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -128,10 +128,10 @@ class Store(Protocol):
         """From any thread: what a dead process's request will be charged, until that lands: the hold becomes it."""
 
     def landed(self, request_ids: Iterable[str], amounts: Amounts, /) -> None:
-        """Their charges are in the ledger: their holds go. `amounts`: what the ledger says since."""
+        """Their charges are in the ledger: their holds go. `amounts`: what the ledger says since, of funds it knows."""
 
     def learn(self, amounts: Amounts, /) -> None:
-        """What the ledger says: after a start, a grant, a change of a budget."""
+        """What the ledger says: after a start, a grant, a change of a budget. Only this makes a fund known."""
 
     def renew(self) -> None:
         """Every `RENEW_SECONDS`: this process's requests still run. Also takes away what has expired."""

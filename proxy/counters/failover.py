@@ -23,8 +23,8 @@ Why no fund is ever overspent: what is charged to it, with what is held of it, f
    entered before, and is held nowhere any more, is in it; what is entered later is held until it is told (`landed`).
 5. Who has not heard of a move cannot do harm: Redis and the database compare the epoch that each admission names with
    their own, and he has not acknowledged, so nobody else has begun.
-6. A Redis that was emptied, or that comes back with what it knew before (from a disk, from a long sleep), does not have
-   the epoch's mark, which names the number and the run of the server; only the mover makes one, once.
+6. A Redis that was emptied, or has read from a disk what it knew once, or slept while the others moved on, does not
+   have the epoch's mark, which names the number and the run of the server; only the mover makes one, once.
 
 Processes on other machines have their journals there: one that is silent for `Times.silent` counts as gone here, and a
 machine that is lost together with Redis takes with it what had not reached the ledger.

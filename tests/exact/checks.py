@@ -150,17 +150,14 @@ class Tally:
         self.most_behind = max(self.most_behind, tokens)
 
     def __str__(self) -> str:
-        said = f"{self.complete} complete, {self.partial} partial, {self.refused} refused, {self.unseen} unseen answers"
-        said += (
-            f"; {self.bounded} streams ended for want of credit; {self.finished_unseen} whole but for the last bytes"
-        )
-        lag = f"the provider wrote {self.behind} tokens more than partial rows say (at most {self.most_behind})"
-        lag += f" and read {self.prompts} in prompts that nobody had counted yet"
-        codes = ", ".join(f"{code} {count}" for code, count in self.codes.most_common())
-        return (
-            f"{said}; the provider wrote {self.behind} tokens more than partial rows say (at most {self.most_behind})"
-            + (f"; {codes}" if codes else "")
-        )
+        said = [
+            f"{self.complete} complete, {self.partial} partial, {self.refused} refused, {self.unseen} unseen answers",
+            f"{self.bounded} streams ended for want of credit",
+            f"{self.finished_unseen} whole but for the last bytes",
+            f"the provider wrote {self.behind} tokens more than partial rows say, at most {self.most_behind} of one",
+            f"{self.prompts} tokens of prompts were not counted yet",
+        ]
+        return "; ".join([*said, *(f"{code} {count}" for code, count in self.codes.most_common())])
 
 
 def compare(rows: Sequence[Row], entries: Sequence[Entry], seen: Sequence[Seen], verdict: Verdict) -> Tally:
@@ -189,7 +186,7 @@ def _one(seen: Seen, row: Row | None, entries: list[Entry], tally: Tally) -> str
     if seen.status not in {0, 200}:
         tally.refused += 1
         tally.codes[f"{seen.status} {seen.code}"] += 1
-        return "" if row is None or not row.cost or entries else f"refused with {seen.status}, and charged {row.cost}"
+        return "" if row is None or not row.cost else f"refused with {seen.status}, and charged {row.cost}"
     if seen.trouble:
         tally.trouble[seen.trouble] += 1
     if row is None:
@@ -225,6 +222,8 @@ def _whole(seen: Seen, row: Row, entries: list[Entry], tally: Tally) -> str:
         tally.lag(entry.written - row.completion)
         if seen.finish != "length":
             return f"ended by the gateway with {seen.finish!r}"
+        if row.prompt != entry.prompt:
+            return f"the row has a prompt of {row.prompt} tokens, the provider {entry.prompt}"
         return "" if row.completion <= entry.written else f"{row.completion} tokens, {entry.written} by the provider"
     theirs, ours = (entry.prompt, entry.written), (row.prompt, row.completion)
     if theirs != ours:

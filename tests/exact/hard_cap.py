@@ -15,7 +15,7 @@ from tests.exact.books import PICODOLLARS, usd
 from tests.exact.checks import Verdict
 from tests.exact.client import Ask, Seen
 from tests.exact.fleet import OUTPUT, STARTERS, Fleet, House, Issued, Killer, Plan, Variant, key
-from tests.exact.provider import Script
+from tests.exact.provider import Entry, Script
 from tests.exact.settled import until_landed, until_released
 from tests.exact.traffic import at_once, marker, mixed, run_load
 
@@ -75,7 +75,18 @@ def _judge(fleet: Fleet, issued: Issued, seen: list[Seen], verdict: Verdict) -> 
     verdict.check(spent > enough, f"only {usd(spent)} USD were spent: the run proves nothing")
     verdict.check(wanting > 0, "there was credit for everything: the run proves nothing")
     short = sum(row.shortfall for row in rows)
-    verdict.facts += [f"{usd(spent)} USD of 1.00 spent; {usd(short)} USD used and charged to nobody", str(tally)]
+    bill = worth(entries, price(fleet.plan))
+    told = f"{usd(spent)} USD of 1.00 charged, {usd(bill)} by the provider's own count"
+    verdict.facts += [f"{told}; by the rows {usd(short)} were used and charged to nobody", str(tally)]
+
+
+def worth(entries: list[Entry], figures: dict[str, float]) -> int:
+    """What the provider's own tokens cost, in picodollars: also those of processes that died before they had them."""
+    of = {name: int(Decimal(str(figure)) * 10**6) for name, figure in figures.items()}
+    return sum(
+        (entry.prompt - entry.cached) * of["input"] + entry.cached * of["cached_input"] + entry.written * of["output"]
+        for entry in entries
+    )
 
 
 @contextmanager

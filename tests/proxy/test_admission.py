@@ -15,16 +15,18 @@ from accounts.keys import Key
 from models_catalog.pricing import Price
 from proxy import errors
 from proxy.admission import FIRST_STEP, UNKNOWN_OUTPUT, Admission, Reservation
+from proxy.counters.base import Unreachable
 from proxy.counters.memory import Memory
 from proxy.formats import anthropic_messages, openai_chat, openai_responses
 from proxy.ingress import Asked, read_envelope
 from proxy.upstream import Pool
 from tests.proxy.inside import HELLO, KEY, PROVIDER, TEXT, Answer, Inside, model, provider, snapshot
-from tests.upstreams import MockUpstream, Reply, chat_events, chat_stream, completion, error_reply, refuse
+from tests.upstreams import MockUpstream, Received, Reply, chat_events, chat_stream, completion, error_reply, refuse
 
 DOLLAR = 10**9  # nanodollars
 PREPAID = replace(KEY, billing="prepaid")
 PRICED = model("m", PROVIDER)  # 1 and 2 USD per million tokens, at most 100 tokens of output
+ENVELOPE = read_envelope(json.dumps({"model": "m", "messages": HELLO}).encode(), Asked(openai_chat))
 CALLS = iter(range(10**6))
 
 
@@ -83,7 +85,10 @@ async def test_nobody_can_have_what_another_request_holds() -> None:
 
 
 async def test_where_not_one_token_fits() -> None:
-    with pytest.raises(errors.Insufficient, match="The credit of this account does not suffice") as caught:
+    words = (
+        r"The credit of this account does not suffice for this request: 0\.000001 USD are left, it needs at least 0\."
+    )
+    with pytest.raises(errors.Insufficient, match=words) as caught:
         await admit(store(0.000001))
     assert caught.value.retry is False
     assert caught.value.status == 402
@@ -121,29 +126,41 @@ async def test_a_model_priced_zero_is_never_blocked() -> None:
 
 async def test_a_free_model_with_a_priced_fallback_is_charged_for_that() -> None:
     free = model("free", PROVIDER, prices=(Price(0, 0, 0, None, None),))
-    memory, envelope = (
-        store(),
-        read_envelope(json.dumps({"model": "m", "messages": HELLO}).encode(), Asked(openai_chat)),
-    )
+    memory = store()
     admission = Admission(memory)
-    reservation = await admission.admit("req_free", PREPAID, envelope, free, time.time())
-    await admission.reprice(reservation, PREPAID, envelope, PRICED, time.time())
+    reservation = await admission.admit("req_free", PREPAID, ENVELOPE, free, time.time())
+    await admission.reprice(reservation, PREPAID, ENVELOPE, PRICED, time.time())
     assert reservation.held >= 100 * 2000
     assert [fund.name for fund in reservation.funds] == ["a3"]
 
 
 async def test_a_dearer_fallback_that_does_not_fit_leaves_the_hold_as_it_was() -> None:
     dear = model("dear", PROVIDER, prices=(Price(0, 10**9, 10**12, None, None),))
-    memory, envelope = (
-        store(),
-        read_envelope(json.dumps({"model": "m", "messages": HELLO}).encode(), Asked(openai_chat)),
-    )
+    memory = store()
     admission = Admission(memory)
-    reservation = await admission.admit("req_dear", PREPAID, envelope, PRICED, time.time())
+    reservation = await admission.admit("req_dear", PREPAID, ENVELOPE, PRICED, time.time())
     held = reservation.held
     with pytest.raises(errors.Insufficient):
-        await admission.reprice(reservation, PREPAID, envelope, dear, time.time())
+        await admission.reprice(reservation, PREPAID, ENVELOPE, dear, time.time())
     assert reservation.held == held
+
+
+@pytest.mark.parametrize("trouble", [Unreachable, asyncio.CancelledError])
+async def test_of_a_hold_that_nobody_confirms_the_smaller_one_counts(
+    monkeypatch: pytest.MonkeyPatch, trouble: type[BaseException]
+) -> None:
+    cheap = model("cheap", PROVIDER, prices=(Price(0, 1, 1, None, None),))
+    memory = store()
+    admission = Admission(memory)
+    reservation = await admission.admit("req_cheap", PREPAID, ENVELOPE, PRICED, time.time())
+
+    async def adjust(_: object) -> None:
+        raise trouble
+
+    monkeypatch.setattr(memory, "adjust", adjust)
+    with pytest.raises((errors.Unavailable, asyncio.CancelledError)):
+        await admission.reprice(reservation, PREPAID, ENVELOPE, cheap, time.time())
+    assert reservation.charge(10**12) <= 1000
 
 
 async def test_a_stream_begins_with_less_than_its_bound() -> None:
@@ -163,10 +180,22 @@ async def test_several_choices_are_held_for() -> None:
     assert three.held - one.held >= 20 * 2000 - 100
 
 
-async def test_a_bound_that_nobody_has_named_is_told() -> None:
-    open_ended = model("m", PROVIDER, output=None)
+async def test_a_bound_that_nobody_has_named_is_held_for_and_not_told() -> None:
+    """Nobody knows whether the provider takes as much; what credit cannot carry, it is told."""
+    open_ended = model("m", PROVIDER, output=None, context=None)
     reservation = await admit(store(), of=open_ended)
-    assert reservation.bound == UNKNOWN_OUTPUT
+    assert reservation.held >= UNKNOWN_OUTPUT * 2000
+    assert reservation.bound is None
+    assert (await admit(store(0.01), of=open_ended)).bound is not None
+
+
+@pytest.mark.parametrize("prices", [PRICED.prices, (Price(0, 0, 0, None, None),), ()])
+async def test_nobody_is_told_a_bound_where_nobody_pays(tmp_path: Path, prices: Any) -> None:
+    upstream = MockUpstream(completion())
+    house = Inside(tmp_path, snapshot(model("m", provider(), output=None, prices=prices)), Pool(upstream.transport))
+    answer = await house.post(asked())
+    assert "max_tokens" not in upstream.last.json
+    assert "x-kodna-max-tokens" not in answer.headers
 
 
 async def test_a_request_can_cap_itself() -> None:
@@ -175,6 +204,12 @@ async def test_a_request_can_cap_itself() -> None:
     reservation = await admit(Memory(), KEY, max_cost_usd=0.0002)
     assert reservation.bound is not None
     assert reservation.bound * 2 * 10**6 <= Decimal("0.0002") * 10**12
+
+
+async def test_a_cap_is_on_what_the_prompt_costs_not_on_its_bytes() -> None:
+    messages = [{"role": "user", "content": "hello there my friend " * 400}]  # 8,800 bytes, 1,600 tokens
+    reservation = await admit(Memory(), KEY, messages=messages, max_cost_usd=0.0025, max_tokens=100)
+    assert reservation.bound is None
 
 
 @pytest.mark.parametrize(
@@ -213,9 +248,9 @@ async def test_the_least_that_a_format_can_say() -> None:
 @pytest.mark.parametrize(
     ("limits", "words", "code"),
     [
-        ({"rpm": 1}, "Your key's limit of 1 requests per minute is reached. Try again in", "rate_limit_exceeded"),
-        ({"rps": 1}, "Your key's limit of 1 requests per second is reached", "rate_limit_exceeded"),
-        ({"concurrency": 1}, "Your key's limit of 1 concurrent requests is reached", "concurrency_exceeded"),
+        ({"rpm": 1}, "Your key's limit of 1 request per minute is reached. Try again in", "rate_limit_exceeded"),
+        ({"rps": 1}, "Your key's limit of 1 request per second is reached", "rate_limit_exceeded"),
+        ({"concurrency": 1}, "Your key's limit of 1 concurrent request is reached", "concurrency_exceeded"),
         ({"tpm": 130}, "Your key's limit of 130 tokens per minute is reached", "rate_limit_exceeded"),
     ],
 )
@@ -231,14 +266,41 @@ async def test_a_limit_is_named(limits: dict[str, int], words: str, code: str) -
 async def test_the_models_limit_holds_for_all_keys() -> None:
     memory, busy = Memory(), model("m", PROVIDER, rpm=1)
     await admit(memory, KEY, of=busy)
-    with pytest.raises(errors.RateLimited, match="The limit of the model 'm', for all keys together, of 1 requests"):
+    with pytest.raises(errors.RateLimited, match="The limit of the model 'm', for all keys together, of 1 request per"):
         await admit(memory, replace(KEY, id=8), of=busy)
 
 
 async def test_a_request_larger_than_its_limit_is_not_worth_another_try() -> None:
-    with pytest.raises(errors.RateLimited, match="this request alone may use more") as caught:
+    with pytest.raises(errors.RateLimited, match=r"this request alone may use more\. Ask for fewer with") as caught:
         await admit(Memory(), replace(KEY, tpm=50), max_tokens=100)
     assert caught.value.retry is False
+
+
+async def test_who_leaves_while_the_prompt_is_counted_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, counting = store(0.05), asyncio.Event()
+
+    async def count(_: object) -> int:
+        counting.set()
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr("proxy.admission._count", count)
+    asking = asyncio.create_task(admit(memory, of=LONG, stream=True))
+    await counting.wait()
+    assert memory._funds["a3"].held
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert memory._funds["a3"].held == 0
+
+
+async def test_a_cap_that_is_refused_once_the_prompt_is_counted_holds_nothing() -> None:
+    """A small image's bytes are fewer than its tokens."""
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
+    messages, memory = [{"role": "user", "content": [image, image]}], store(0.001)
+    for cap in (0.0008, 0.0012):
+        with pytest.raises(errors.BadRequest):
+            await admit(memory, form=anthropic_messages, messages=messages, max_cost_usd=cap, stream=True, max_tokens=9)
+    assert memory._funds["a3"].held == 0
 
 
 async def test_a_refusal_for_credit_uses_up_no_limit() -> None:
@@ -346,6 +408,48 @@ async def test_a_client_that_leaves_gives_the_place_back(tmp_path: Path) -> None
     assert (house.record.status, house.record.outcome) == (499, "cancelled")
 
 
+# --- other models, where the first cannot answer ---------------------------------------------------------------------
+
+
+def falling(folder: Path, *replies: Any, key: Key = PREPAID, **fallback: Any) -> Inside:
+    """The model `m` falls back on `n`."""
+    catalog = snapshot(model("m", provider("first"), fallbacks=("n",)), model("n", provider("second"), **fallback))
+    house = Inside(folder, catalog, Pool(MockUpstream(*replies).transport), (TEXT, key))
+    house.counters.learn({"a3": (1, DOLLAR)})
+    return house
+
+
+DEAR = (Price(0, 10**9, 10**12, None, None),)
+
+
+@pytest.mark.parametrize(("fallback", "status"), [({"prices": DEAR}, 402), ({"tpm": 1}, 429)])
+async def test_a_first_attempt_that_is_not_allowed_says_why(
+    tmp_path: Path, fallback: dict[str, Any], status: int
+) -> None:
+    catalog = snapshot(model("m", fallbacks=("n",)), model("n", provider(), **fallback))
+    house = Inside(tmp_path, catalog, Pool(MockUpstream(completion()).transport), (TEXT, PREPAID))
+    house.counters.learn({"a3": (1, DOLLAR)})
+    assert (await house.post(asked())).status == status
+    assert [(each.provider, each.reason) for each in house.record.attempts] == [("first", "not_allowed")]
+    assert house.counters._funds["a3"].held == 0
+
+
+async def test_a_fallback_that_is_not_allowed_leaves_the_first_ones_failure(tmp_path: Path) -> None:
+    house = falling(tmp_path, error_reply(500, "no"), completion(), prices=DEAR)
+    assert (await house.post(asked())).status == 502
+    assert [each.reason for each in house.record.attempts] == ["status", "not_allowed"]
+
+
+async def test_the_fallbacks_limit_of_tokens_holds_for_requests_at_once(tmp_path: Path) -> None:
+    def reply(received: Received) -> Reply:
+        return error_reply(500, "no") if received.json["model"] == "m-there" else completion(prompt=50, completion=100)
+
+    house = falling(tmp_path, reply, key=replace(PREPAID, rpm=50), tpm=300)
+    answers = await asyncio.gather(*(house.post(asked(max_tokens=100)) for _ in range(10)))
+    assert Counter(answer.status for answer in answers) == {200: 2, 502: 8}
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "50", "the key's own, as without a fallback"
+
+
 # --- credit, through the whole gateway -------------------------------------------------------------------------------
 
 LONG = model("m", provider(first_byte_timeout=1, idle_timeout=1), output=100_000)
@@ -388,6 +492,43 @@ async def test_a_stream_that_is_affordable_is_held_for_and_charged(tmp_path: Pat
     assert house.counters._funds["a3"].held == 2_009_000, "until it has landed"
 
 
+async def test_a_short_stream_with_just_enough_credit_is_not_cut(tmp_path: Path) -> None:
+    """The provider keeps its bound, which all fits: a margin would end the stream before its first word."""
+    house = paying(tmp_path, MockUpstream(chat_stream(*[" apple"] * 10, prompt=8, completion=10)), 0.00007)
+    answer = await house.post(asked(stream=True, max_tokens=10))
+    assert answer.body.count(b" apple") == 10
+    assert (house.record.error_code, house.record.cost, house.record.shortfall) == ("", 28_000_000, 0)
+
+
+@pytest.mark.parametrize("dollars", [1, 0.01])  # enough, scarce
+@pytest.mark.parametrize("stream", [False, True])
+async def test_headers_where_credit_is_scarce(tmp_path: Path, dollars: float, stream: bool) -> None:
+    house = paying(tmp_path, MockUpstream(chat_stream() if stream else completion()), dollars, rpm=5)
+    headers = (await house.post(asked(stream=stream))).headers
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("5", "4")
+
+
+CAP = 0.001 * 10**12
+
+
+@pytest.mark.parametrize("dollars", [None, 1])  # nobody pays; somebody does
+async def test_a_stream_that_passes_its_own_cap_is_ended(tmp_path: Path, dollars: float | None) -> None:
+    upstream = MockUpstream(chat_stream(*[" apple"] * 2000, prompt=9, completion=2000))
+    billing = {"billing": "unmetered"} if dollars is None else {}
+    house = paying(tmp_path, upstream, dollars or 0, **billing)
+    answer = await house.post(asked(stream=True, max_cost_usd=0.001))
+    assert b'"finish_reason":"length"' in answer.body.replace(b": ", b":")
+    assert 0.9 * CAP < (house.record.cost or 0) <= CAP
+    assert house.record.error_code == "max_cost_exceeded"
+
+
+@pytest.mark.parametrize("billing", ["prepaid", "unmetered"])
+async def test_what_a_plain_answer_costs_beyond_its_own_cap_is_nobodys(tmp_path: Path, billing: str) -> None:
+    house = paying(tmp_path, MockUpstream(completion(completion=1500)), 1, billing=billing)
+    await house.post(asked(max_cost_usd=0.001))
+    assert (house.record.cost, house.record.shortfall) == (CAP, 7_000_000 + 3 * 10**9 - CAP)
+
+
 async def test_the_provider_is_told_how_much_can_be_paid(tmp_path: Path) -> None:
     upstream = MockUpstream(completion())
     house = paying(tmp_path, upstream, 0.001)
@@ -398,11 +539,23 @@ async def test_the_provider_is_told_how_much_can_be_paid(tmp_path: Path) -> None
 
 
 async def test_a_provider_that_counts_more_than_it_was_allowed(tmp_path: Path) -> None:
-    house = paying(tmp_path, MockUpstream(completion(completion=5000)), 0.001)
+    house = paying(tmp_path, MockUpstream(completion(completion=1500)), 0.001)
     await house.post(asked())
-    assert house.record.cost is not None
     assert house.record.cost == 10**9, "all there was, and no more"
-    assert house.record.shortfall == 7_000_000 + 10**10 - 10**9
+    assert house.record.shortfall == 7_000_000 + 3 * 10**9 - 10**9
+
+
+@pytest.mark.parametrize("counts", [{"completion": 2**31 - 1}, {"prompt": 2**31 - 1}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_number_that_cannot_be_is_no_count(tmp_path: Path, counts: dict[str, int], stream: bool) -> None:
+    reply = chat_stream(" apple", **counts) if stream else completion(" apple", **counts)
+    house = paying(tmp_path, MockUpstream(reply), 1000)
+    await house.post(asked(stream=stream, max_tokens=50))
+    record = house.record
+    assert record.estimated
+    assert record.prompt_tokens == 8
+    assert 1 <= record.completion_tokens < 200, "of a plain answer all bytes are counted"
+    assert record.shortfall == 0
 
 
 async def test_no_credit(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import OperationalError
 
 from accounts import keys
@@ -18,7 +18,7 @@ from proxy import api, reports
 from proxy.counters.base import Wish
 from proxy.exchange import new_request_id
 from proxy.models import UsageQuarter
-from tests.own_api import Gateway, ask, new_key, request_id, row
+from tests.own_api import Gateway, ask, carry, connections_kept, new_key, request_id, row
 
 USAGE, LIMITS, RECEIPTS = "/v1/usage", "/v1/auth/limits", "/v1/requests/"
 pytestmark = pytest.mark.django_db
@@ -125,41 +125,100 @@ def test_no_such_receipt(name):
     assert ask(RECEIPTS + name, new_key()[1]).status == 404
 
 
+NOW = 1_795_176_000
+
+
 class Clock:
-    """Stands still but for what is slept; `then` happens meanwhile."""
+    """Stands still but for what is slept; `then` happens meanwhile. In place of `time` and of `asyncio`."""
+
+    Semaphore = asyncio.Semaphore
 
     def __init__(self, then: Callable[[], object]) -> None:
         self.slept, self._then = 0.0, then
 
     def time(self) -> float:
-        return 1_795_176_000.0
+        return NOW
 
     def monotonic(self) -> float:
         return self.slept
 
-    def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         self.slept += seconds
         if self.slept == 2 * seconds:
-            self._then()
+            await sync_to_async(self._then)()
 
 
 def waited(name: str, text: str, monkeypatch: Any, then: Callable[[], object] = bool) -> tuple[int, float]:
-    """The status, and for how many seconds the view has waited."""
+    """The status, and for how many seconds the row was waited for."""
     clock = Clock(then)
     with monkeypatch.context() as patched:
         patched.setattr(api, "time", clock)
+        patched.setattr(api, "asyncio", clock)
         return ask(RECEIPTS + name, text).status, round(clock.slept, 1)
 
 
 def test_a_row_that_has_not_landed_yet(monkeypatch):
     key, text = new_key()
-    name = request_id(1_795_175_900)
-    assert waited(name, text, monkeypatch, lambda: row(key, request_id=name)) == (200, 0.2)
+    name = request_id(NOW - 100)
+    assert waited(name, text, monkeypatch, lambda: row(key, request_id=name)) == (200, 2 * api.AGAIN)
 
 
 @pytest.mark.parametrize(("age", "patience"), [(1, 2.0), (-1, 2.0), (600, 2.0), (3600, 0), (-3600, 0)])
 def test_how_long_is_waited(age, patience, monkeypatch):
-    assert waited(request_id(1_795_176_000 - age), new_key()[1], monkeypatch) == (404, patience)
+    assert waited(request_id(NOW - age), new_key()[1], monkeypatch) == (404, patience)
+
+
+def test_who_asks_for_what_is_not_there_shuts_nobody_out(monkeypatch):
+    """Forty made-up ids of one key: a few are waited for, without a place, and the others are answered at once."""
+    bob, alice = new_key("bob")[1], new_key("alice")[1]
+    order: list[str] = []
+    finished = asyncio.Event()
+
+    class Patient(Clock):
+        async def sleep(self, seconds: float) -> None:
+            await finished.wait()
+            self.slept += seconds
+
+    async def one(handover: api.Handover, who: str, path: str, text: str) -> None:
+        headers = [(b"host", b"x"), (b"authorization", f"Bearer {text}".encode())]
+        answer = await carry(handover, {"type": "http", "method": "GET", "path": path, "headers": headers})
+        order.append(f"{who} {answer.status}")
+        if len(order) == 41 - api.WAITING:  # all but those who wait: alice among them
+            finished.set()
+
+    async def all_at_once() -> None:
+        handover = api.Handover(Gateway())  # type: ignore[arg-type]
+        asked = [one(handover, "bob", RECEIPTS + request_id(NOW, number), bob) for number in range(40)]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*asked, one(handover, "alice", "/v1/credits/balance", alice))
+
+    clock = Patient(bool)
+    monkeypatch.setattr(api, "time", clock)
+    monkeypatch.setattr(api, "asyncio", clock)
+    with connections_kept():
+        async_to_sync(all_at_once)()
+    assert order.index("alice 200") < 41 - api.WAITING
+    assert order.count("bob 404") == 40
+
+
+def test_a_client_that_leaves_is_not_waited_for(monkeypatch):
+    clock, said, pieces = Clock(bool), [], [{"type": "http.request"}]
+    headers = [(b"host", b"x"), (b"authorization", f"Bearer {new_key()[1]}".encode())]
+
+    async def receive() -> Mapping[str, Any]:
+        if not pieces and not clock.slept:
+            await asyncio.Future()  # it stays until it has waited for a while
+        return pieces.pop() if pieces else {"type": "http.disconnect"}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        said.append(message)
+
+    monkeypatch.setattr(api, "time", clock)
+    monkeypatch.setattr(api, "asyncio", clock)
+    scope = {"type": "http", "method": "GET", "path": RECEIPTS + request_id(NOW), "headers": headers}
+    with connections_kept():
+        async_to_sync(api.Handover(Gateway()))(scope, receive, send)  # type: ignore[arg-type]
+    assert (said, clock.slept) == ([], api.AGAIN)
 
 
 # --- GET /v1/auth/limits ---------------------------------------------------------------------------------------------
@@ -184,7 +243,7 @@ def test_no_limits():
     assert told["left"] == {"requests": None, "tokens": None}
 
 
-# --- errors and headers ----------------------------------------------------------------------------------------------
+# --- errors, headers and keys ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [USAGE, LIMITS, RECEIPTS + "x"])
@@ -197,6 +256,15 @@ def test_every_answer_has_its_headers(path):
         assert answer.headers["cache-control"] == "no-store"
         if answer.status != 200:
             assert set(answer.error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(("first", "status"), [("Bearer {}", 200), ("Basic eDp5", 200), ("Bearer other", 401)])
+def test_of_two_authorizations_the_first_bearer_counts(first, status):
+    """As `ingress` has it; Django would run the lines together."""
+    _, text = new_key()
+    good = ("authorization", f"Bearer {text}")
+    second = ("authorization", "Bearer sk-kodna-other") if "{}" in first else good
+    assert ask("/v1/auth/me", lines=[("authorization", first.format(text)), second]).status == status
 
 
 def test_ids_differ():

@@ -17,7 +17,7 @@ from proxy.ingress import Asked
 from proxy.relay import relay
 from proxy.upstream import Pool
 from tests.proxy.inside import CHAT, HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
-from tests.upstreams import MockUpstream, Reply, chat_events, chat_stream, completion, error_reply
+from tests.upstreams import MockUpstream, Reply, chat_events, chat_stream, completion, error_reply, event
 
 STREAM = {"model": "m", "messages": HELLO, "stream": True}
 
@@ -98,6 +98,29 @@ async def test_what_a_provider_makes_of_its_usage(tmp_path: Path) -> None:
         assert answer.status in {200, 502}, (usage, answer.body)
 
 
+async def test_the_parts_of_a_count_are_not_more_than_the_whole(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion(prompt=10, completion=5, cached=1000, reasoning=1000))
+    answer = await gateway.post()
+    assert (gateway.record.cached_tokens, gateway.record.reasoning_tokens) == (10, 5)
+    assert answer.json["usage"]["cached_tokens"] == 10
+
+
+async def test_the_opening_line_of_a_stream_that_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process leaves tells what of the prompt was cached: that costs less."""
+    monkeypatch.setattr(module, "_LASTING", -1.0)
+    events = chat_events(["Hello", " there"])
+    first = {"prompt_tokens": 90, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 60}}
+    counted = event({"object": "chat.completion.chunk", "choices": [], "usage": first})
+    gateway = house(tmp_path, Reply([counted, *events[:3]], end="hang"))
+    asking = asyncio.create_task(gateway.post(STREAM))
+    await asyncio.sleep(0.1)
+    lines = [json.loads(line) for line in gateway.journal._file.path.read_bytes().splitlines()]
+    assert [(line.get("prompt_tokens"), line.get("cached_tokens")) for line in lines] == [(None, None), (90, 60)]
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def test_comments_without_end(tmp_path: Path) -> None:
     mock = MockUpstream(Reply([b": PROCESSING" + b" " * 100_000 + b"\n\n"] * 200), chat_stream())
     catalog = snapshot(model("m", provider("first"), provider("second")))
@@ -125,6 +148,38 @@ async def test_a_refusal(tmp_path: Path, body: Any, status: int, code: str) -> N
     assert (answer.status, record.status, record.outcome, record.error_code) == (status, status, "refused", code)
     assert record.request_id == answer.headers["x-request-id"]
     assert (record.provider, record.attempts, record.cost) == ("", [], None)
+
+
+async def test_nobody_is_asked_whose_opening_line_is_not_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mock = MockUpstream(completion())
+    gateway = Inside(tmp_path, snapshot(model("m", provider("first"), provider("second"))), Pool(mock.transport))
+    write = gateway.journal._file.write
+
+    def full(_: object, __: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(gateway.journal._file), "write", full)
+    answer = await gateway.post()
+    assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "journal_full", "5")
+    assert mock.requests == []
+    monkeypatch.setattr(type(gateway.journal._file), "write", lambda _, lines: write(lines))
+    gateway.journal.sync()
+    assert gateway.record.status == 503
+    assert (await gateway.post()).status == 200
+
+
+async def test_a_field_that_only_an_edit_reads(tmp_path: Path) -> None:
+    """Twice the same bound, nested: found where it is to be lowered, for the credit is scarce."""
+    key = replace(KEY, billing="prepaid")
+    catalog = snapshot(model("m", provider(dialect="gemini")))
+    gateway = Inside(tmp_path, catalog, Pool(MockUpstream(completion()).transport), (TEXT, key))
+    gateway.counters.learn({"a3": (1, 100_000)})
+    asked = b'{"contents":[{"parts":[{"text":"Hi"}]}],"generationConfig":{"maxOutputTokens":1,"maxOutputTokens":4000}}'
+    answer = await gateway.post(asked, path="/v1beta/models/m:generateContent")
+    assert answer.status == 400
+    assert "maxOutputTokens" in answer.error["message"]
 
 
 async def test_before_the_tables_are_loaded(tmp_path: Path) -> None:
@@ -176,6 +231,42 @@ async def test_a_client_that_leaves_while_the_last_route_fails(tmp_path: Path) -
     await gateway.post(leave=leave)
     assert gateway.record.outcome == "cancelled"
     assert len(mock.requests) <= 2
+
+
+def paying(folder: Path, monkeypatch: pytest.MonkeyPatch, *replies: Any) -> tuple[Inside, asyncio.Event]:
+    """Its second question to the store has no answer; as it is asked, the event is set. `m` falls back on `n`."""
+    catalog = snapshot(model("m", provider("first"), fallbacks=("n",)), model("n", provider("second")))
+    gateway = Inside(folder, catalog, Pool(MockUpstream(*replies).transport), (TEXT, replace(KEY, billing="prepaid")))
+    gateway.counters.learn({"a3": (1, 10**9)})
+    asked = asyncio.Event()
+
+    async def adjust(_: object) -> None:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(gateway.counters, "adjust", adjust)
+    return gateway, asked
+
+
+async def test_a_client_that_leaves_as_its_charge_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway, leave = paying(tmp_path, monkeypatch, completion(completion=300))
+    await gateway.post(leave=leave)
+    record = gateway.record
+    assert (record.outcome, [each.reason for each in record.attempts]) == ("cancelled", ["cancelled"])
+    assert record.cost == (record.held or 0) * 1000 < 600 * 10**6
+    assert record.cost + record.shortfall == 7 * 10**6 + 600 * 10**6
+    assert gateway.places == 0
+
+
+async def test_a_client_that_leaves_before_the_fallback_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, leave = paying(tmp_path, monkeypatch, error_reply(500, "no"), completion())
+    await gateway.post(leave=leave)
+    record = gateway.record
+    assert (record.outcome, record.cost, record.prompt_tokens) == ("cancelled", None, 0)
+    assert [each.reason for each in record.attempts] == ["status"]
+    assert gateway.counters._funds["a3"].held == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

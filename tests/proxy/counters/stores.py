@@ -20,8 +20,6 @@ PLACES = Limit("key:7", "concurrency", 2)
 LIMITS = (PLACES, RPS, RPM, TPM)
 MINE, BUDGET = Fund("a3", 0), Fund("k7:total", 50)
 START = 1_763_640_000.0
-
-
 SCRIPTS = ("_ADMIT", "_LEFT", "_SETTLE", "_BEGIN", "_REGISTER", "_LANDED", "_RENEW", "_REAP")
 
 

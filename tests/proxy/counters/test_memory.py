@@ -1,5 +1,7 @@
-"""One process's counters: exact to the moment, nothing left behind, nothing remembered for ever. `test_shared` holds
-both stores to the same answers."""
+"""One process's counters: exact to the moment, nothing left behind, nothing remembered for ever.
+
+`test_same_answers` holds both stores to the same answers.
+"""
 
 import asyncio
 import itertools

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
+import pytest
 import redis as client
 from hypothesis import strategies as st
 
