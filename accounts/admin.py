@@ -50,6 +50,7 @@ COLOURS = {
 RIGHTS = ("allowed_models", "allowed_groups", "allowed_networks")
 LIMITS = (("rps", "rpm"), ("tpm", "concurrency"))
 BUDGET = ("budget", "budget_period")
+SPENDING = ("billing", "ceiling", "low_balance")  # as good as a grant
 
 
 def ago(moment: Any) -> str:
@@ -413,6 +414,18 @@ class AccountAdmin(CarefulAdmin):
         }
         return super().get_queryset(request).annotate(**counts)  # type: ignore[no-any-return]
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        may_grant = request.user.has_perm("accounts.add_ledgerentry")
+        return self.readonly_fields if may_grant else (*self.readonly_fields, *SPENDING)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Django would name each entry, of which there may be millions, and not what to do."""
+        kept = [account for account in objs if LedgerEntry.objects.filter(account=account).exists()]
+        words = "{} has ledger entries, which are kept: switch the account off instead."
+        if kept:
+            return [], {}, set(), [words.format(account) for account in kept]
+        return super().get_deleted_objects(objs, request)
+
     def get_inlines(self, request: HttpRequest, obj: Account | None = None) -> Any:
         return self.inlines if obj else ()
 
@@ -513,7 +526,7 @@ class OfAccountFilter(admin.SimpleListFilter):
 class LedgerEntryAdmin(ModelAdmin):
     """To look at only, and quick with millions of entries: nothing here counts them all."""
 
-    list_display = ("time", "of_account", "kind", "exact_amount", "request_id", "note", "by")
+    list_display = ("time", "of_account", "kind", "exact_amount", "charged_for", "note", "by")
     list_display_links = ("time",)
     list_filter = (OfAccountFilter, "kind", ("created_at", admin.DateFieldListFilter))
     list_per_page = 100
@@ -525,7 +538,7 @@ class LedgerEntryAdmin(ModelAdmin):
     search_help_text = "Request ID"
     sortable_by = ()
     actions = None
-    fields = readonly_fields = ("created_at", "of_account", "kind", "exact_amount", "request_id", "note", "by")
+    fields = readonly_fields = ("created_at", "of_account", "kind", "exact_amount", "charged_for", "note", "by")
 
     class Media:
         css: ClassVar = {"all": ("admin_kodna/console.css",)}
@@ -553,6 +566,13 @@ class LedgerEntryAdmin(ModelAdmin):
         if entry.account_name is None:
             return f"{entry.account_id}, deleted"
         return _link("admin:accounts_account_change", entry.account_id, entry.account_name)
+
+    @display(description="request ID")
+    def charged_for(self, entry: LedgerEntry) -> SafeString | str:
+        if entry.kind != LedgerEntry.Kind.CHARGE:
+            return "—"
+        url = f"{reverse('admin:proxy_usagerecord_changelist')}?q={entry.request_id}"
+        return format_html('<a href="{}" class="text-link kd-id">{}</a>', url, entry.request_id)
 
     @display(description="amount, USD")
     def exact_amount(self, entry: LedgerEntry) -> SafeString:

@@ -35,6 +35,11 @@ class UsdWidget(UnfoldAdminDecimalFieldWidget):
     def format_value(self, value: Any) -> Any:
         return f"{value:f}" if isinstance(value, Decimal) else super().format_value(value)
 
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
+        """`1_000` is a number to Python, and a slip of the hand here."""
+        text = super().value_from_datadict(data, files, name)
+        return text.replace("_", " ") if isinstance(text, str) else text
+
 
 class NamesField(forms.CharField):
     """A list of names (JSON in the model) as lines of text."""

@@ -1,4 +1,4 @@
-"""The console's page of the notices, standing ones first. `accounts.admin` imports it."""
+"""The console's page of the notices, open ones first. `accounts.admin` imports it."""
 
 from typing import Any, ClassVar
 
@@ -13,22 +13,22 @@ from unfold.decorators import display
 from accounts.models import Notice
 
 
-class StandingFilter(admin.SimpleListFilter):
+class OpenFilter(admin.SimpleListFilter):
     title = "state"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("standing", "standing"), ("over", "over")]
+        return [("open", "open"), ("resolved", "resolved")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Notice]) -> QuerySet[Notice]:
-        return queryset.filter(ended_at__isnull=self.value() == "standing") if self.value() else queryset
+        return queryset.filter(ended_at__isnull=self.value() == "open") if self.value() else queryset
 
 
 @admin.register(Notice)
 class NoticeAdmin(ModelAdmin):
     list_display = ("time", "words", "state", "sent")
     list_display_links = None
-    list_filter = (StandingFilter, "kind", ("account", admin.RelatedOnlyFieldListFilter))
+    list_filter = (OpenFilter, "kind", ("account", admin.RelatedOnlyFieldListFilter))
     list_per_page = 50
     ordering = (F("ended_at").desc(nulls_first=True), "-created_at")
     sortable_by = ()
@@ -59,9 +59,9 @@ class NoticeAdmin(ModelAdmin):
     def words(self, notice: Notice) -> str:
         return notice.text
 
-    @display(description="state", label={"standing": "warning", "over": "success"})
+    @display(description="state", label={"open": "warning", "resolved": "success"})
     def state(self, notice: Notice) -> str:
-        return "over" if notice.ended_at else "standing"
+        return "resolved" if notice.ended_at else "open"
 
     @display(description="sent")
     def sent(self, notice: Notice) -> SafeString | str:

@@ -49,7 +49,7 @@ def stand(kind: Notice.Kind, cases: Mapping[str, Case]) -> str:
     new = [subject for subject in cases if subject not in standing]
     for subject in new:
         _note(kind, subject, cases[subject])
-    return f"{len(new)} new, {len(over)} over, {len(cases)} standing"
+    return f"{len(new)} new, {len(over)} resolved, {len(cases)} open"
 
 
 def _note(kind: Notice.Kind, subject: str, case: Case) -> None:

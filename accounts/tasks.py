@@ -13,6 +13,7 @@ from accounts import notices
 from accounts.credits import begin, spent_by
 from accounts.models import Account, ApiKey, Notice
 from accounts.notices import Case
+from accounts.usd import shown
 
 DAYS_BEFORE = (1, 7)  # a key expires
 PERCENTS = (100, 80)  # of a budget
@@ -84,7 +85,7 @@ def _budget(key: ApiKey, spent: Decimal, day: date) -> tuple[str, Case] | None:
 def _dollars(amount: Decimal) -> str:
     """Down to the cent; less than ten cents, to the millionth."""
     unit = Decimal("0.01") if abs(amount) >= Decimal("0.1") or not amount else Decimal("0.000001")
-    return f"{amount.quantize(unit, ROUND_FLOOR):f}"
+    return shown(amount.quantize(unit, ROUND_FLOOR).normalize())
 
 
 def deliver_notices() -> str:

@@ -122,7 +122,7 @@ class UsageQuarterAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageRecord)
 class UsageRecordAdmin(ReadOnlyAdmin):
-    list_display = (*("time", "key", "models_used", "provider", "result", "tokens", "price", "total", "is_stream"),)
+    list_display = (*("time", "key", "models_used", "provider", "result", "tokens", "charged", "total", "is_stream"),)
     list_display_links = ("time",)
     list_filter = (
         "outcome",
@@ -147,7 +147,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     actions = None
     fieldsets = (
         (None, {"fields": ("request_id", "created_at", "endpoint", "outcome", "status", "error_code")}),
-        ("Who", {"fields": ("key_link", "account", "client")}),
+        ("Who", {"fields": ("key_link", "account_link", "client")}),
         ("What", {"fields": ("requested_model", "alias", "model", "streamed")}),
         ("Where", {"fields": ("provider", "upstream_model", "provider_format", "lost")}),
         (
@@ -205,7 +205,8 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         return format_html('<span class="kd-number">{}{}</span>', "~" if row.estimated else "", counts)
 
     @display(description="cost")
-    def price(self, row: UsageRecord) -> SafeString:
+    def charged(self, row: UsageRecord) -> SafeString:
+        """Not `price`: the list would show the model's field of that name."""
         return format_html('<span class="kd-number">{}</span>', usd(row.cost))
 
     @display(description="total")
@@ -226,6 +227,13 @@ class UsageRecordAdmin(ReadOnlyAdmin):
             return words or "—"
         url = reverse("admin:accounts_apikey_change", args=[row.key_id])
         return format_html('<a href="{}" class="text-link">{}</a>', url, words)
+
+    @display(description="account")
+    def account_link(self, row: UsageRecord) -> SafeString | str:
+        if not row.account_id:
+            return row.account or "—"
+        url = reverse("admin:accounts_account_change", args=[row.account_id])
+        return format_html('<a href="{}" class="text-link">{}</a>', url, row.account or row.account_id)
 
     @display(description="cost, USD")
     def exact_cost(self, row: UsageRecord) -> str:
@@ -250,8 +258,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         if entry is None:
             return "nothing was charged" if row.metered else "no: the account was unmetered"
         url = reverse("admin:accounts_ledgerentry_change", args=[entry.pk])
-        words = f"entry {entry.pk}: {entry.amount:f} USD, {entry.created_at:%Y-%m-%d %H:%M:%S}"
-        return format_html('<a href="{}" class="text-link">{}</a>', url, words)
+        return format_html('<a href="{}" class="text-link">entry {}: {} USD</a>', url, entry.pk, f"{entry.amount:f}")
 
     @display(description="first token")
     def first_token(self, row: UsageRecord) -> str:

@@ -36,13 +36,13 @@ FIRST_STEP = 256  # tokens that a stream holds at first
 MARGIN = 32  # tokens: more than providers put into one event, nearly always
 COUNT_EVERY = 64  # characters of a stream, and the more, the longer it is
 UNKNOWN_OUTPUT = 32_768  # tokens: the bound where neither the request nor the catalog has one
-_UNBOUNDED_ESTIMATE = 1024  # tokens that a limit reserves for an answer that nothing bounds
+_UNBOUNDED_ESTIMATE = 4096  # tokens that a limit reserves for an answer that nothing bounds
 _IMAGE = 3000  # tokens, from above, of an image that is only named by its address
 _NAMED_ELSEWHERE = (b'url"', b'"file')  # "image_url" and its "url", "file_id", "fileUri"
 _NEVER = 1 << 62
 _MOST = 1 << 46  # tokens: more than anybody means
-_DOUBTFUL = 4  # times what it can be: a count that is no count
-_LITTLE, _MUCH = 1024, 1_000_000  # tokens: some think beyond a small bound; the context of a model that names none
+_DOUBTFUL = 4  # times what it can be: a provider's count of more is a mistake
+_LITTLE, _MUCH = 1024, 1_000_000  # tokens: a bound that some pass; the context of a model that names none
 _CAPPED = "max_cost_exceeded"
 _ASK_AGAIN = 2.0  # seconds, where other requests' holds stand in the way
 
@@ -232,11 +232,15 @@ class Reservation:
         """Before a charge of `cost` picodollars: hold more, where the provider has counted more than was held."""
         await self._hold_more(_nano(cost))
 
-    def believes(self, usage: Usage) -> bool:
-        """Whether a provider can have counted so: one wrong number must not take all the credit there is."""
+    def believed(self, usage: Usage) -> Usage:
+        """As far as a provider can have counted so: one wrong number must not take all the credit there is."""
         quote = self._quote
-        output, prompt = max(quote.bound, _LITTLE), max(quote.model.context or _MUCH, len(self._envelope.whole.text))
-        return usage.completion <= _DOUBTFUL * output and usage.prompt <= _DOUBTFUL * prompt
+        little = UNKNOWN_OUTPUT if "reasoning" in quote.model.supports else _LITTLE
+        output = _DOUBTFUL * max(quote.bound, little)
+        prompt = _DOUBTFUL * max(quote.model.context or _MUCH, len(self._envelope.whole.text))
+        if usage.completion <= output and usage.prompt <= prompt:
+            return usage
+        return replace(usage, completion=min(usage.completion, output), prompt=min(usage.prompt, prompt))
 
     def charge(self, cost: int) -> int:
         """What of a cost is charged: never more than is held, nor than its `max_cost_usd`. The rest is nobody's."""

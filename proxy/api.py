@@ -7,7 +7,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,8 +45,8 @@ RECEIPTS = "/v1/requests/"
 REQUEST_ID = re.compile(r"req_([0-9a-f]{12})[0-9a-f]{20}")
 # A row lands half a second after its answer. An id tells when its request began: of one from this long ago (seconds)
 # the answer may have ended just now.
-RECENT, LANDS, AGAIN = 900.0, 2.0, 0.1
-WAITING = 5
+RECENT, LANDS, AGAIN = 900.0, 2.0, 0.25
+WAITING = 5  # receipts of an account that are waited for at a time
 AT_ONCE = 5  # of the ten connections that a process may have
 PARAMETERS = ("by", "since", "until", "tz", "key", "model", "provider", "format")
 KINDS = ("rps", "rpm", "tpm", "concurrency")
@@ -65,6 +66,7 @@ class Handover(ASGIHandler):
         super().__init__()
         self._gateway = gateway
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._waiting: Counter[int] = Counter()  # by account
 
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware: list[Any] = []
@@ -80,9 +82,51 @@ class Handover(ASGIHandler):
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        own = {"kodna.request_id": request_id, "kodna.gateway": self._gateway}
+        own = {"kodna.request_id": request_id, "kodna.gateway": self._gateway, "headers": _one_key(scope["headers"])}
+        answering = self._receipt if scope["path"].startswith(RECEIPTS) else self._run
+        await answering({**scope, **own}, receive, answer)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._places:
-            await super().__call__({**scope, **own}, _without_body(receive), answer)
+            await super().__call__(scope, _without_body(receive), send)
+
+    async def _receipt(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Looked for again while its row may not have landed. Meanwhile it has no place, and shuts nobody out."""
+        until = time.monotonic() + LANDS
+        said, account = await self._look(scope, receive)
+        if account is not None and self._waiting[account] < WAITING:
+            self._waiting[account] += 1
+            missing: int | None = account
+            try:
+                while missing is not None and time.monotonic() < until:
+                    await asyncio.sleep(AGAIN)
+                    said, missing = await self._look(scope, receive)
+            finally:
+                self._waiting[account] -= 1
+        for message in said:
+            await send(message)
+
+    async def _look(self, scope: Scope, receive: Receive) -> tuple[list[Mapping[str, Any]], int | None]:
+        """What is answered (nothing: the client has left), and the account whose request may land any moment."""
+        said: list[Mapping[str, Any]] = []
+        missing: list[int] = []
+
+        async def keep(message: Mapping[str, Any]) -> None:
+            said.append(message)
+
+        await self._run({**scope, "kodna.missing": missing}, receive, keep)
+        return said, missing[0] if said and missing else None
+
+
+def _one_key(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Django runs lines of one name together. Of `authorization` it gets the one that `ingress` takes."""
+    kept, bearer = [], None
+    for name, value in headers:
+        if name != b"authorization":
+            kept.append((name, value))
+        elif bearer is None and value.partition(b" ")[0].lower() == b"bearer":
+            bearer = (name, value)
+    return kept if bearer is None else [*kept, bearer]
 
 
 def _without_body(receive: Receive) -> Receive:
@@ -167,24 +211,13 @@ class RequestView(APIView):
     """GET /v1/requests/{x-request-id}: the receipt of a request of the key's own account."""
 
     def get(self, request: KeyRequest, request_id: str) -> Response:
-        row = _landed(request_id, request.auth)
-        if row is None:
-            raise errors.NotFound("There is no request of this ID here.", param="id", retry=False)
-        return Response(ReceiptSerializer(row).data)
-
-
-def _landed(request_id: str, key: Key) -> UsageRecord | None:
-    """The row; of a request that may just have ended, once it is in the database."""
-    named = REQUEST_ID.fullmatch(request_id)
-    if named is None:
-        return None
-    age = time.time() - int(named[1], 16) / 1000
-    patience = time.monotonic() + (LANDS if abs(age) < RECENT else 0)
-    while True:
-        row = UsageRecord.objects.filter(request_id=request_id, account_id=key.account_id).first()
-        if row is not None or time.monotonic() >= patience:
-            return row
-        time.sleep(AGAIN)
+        named, account = REQUEST_ID.fullmatch(request_id), request.auth.account_id
+        row = named and UsageRecord.objects.filter(request_id=request_id, account_id=account).first()
+        if row:
+            return Response(ReceiptSerializer(row).data)
+        if named and abs(time.time() - int(named[1], 16) / 1000) < RECENT:
+            request.scope["kodna.missing"].append(account)  # type: ignore[attr-defined]
+        raise errors.NotFound("There is no request of this ID here.", param="id", retry=False)
 
 
 class LimitsView(APIView):

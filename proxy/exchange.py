@@ -164,7 +164,7 @@ class Exchange:
             except Refusal:
                 record.attempts.append(AttemptRecord(attempt.route.provider.name, attempt.route.model, 0, 0, _REFUSED))
                 raise
-        self._attempt = attempt
+        self._attempt, self._passage = attempt, None
         self._asked = time.perf_counter()
         record.model = attempt.model.id
         record.provider = attempt.route.provider.name
@@ -207,7 +207,7 @@ class Exchange:
             await self._start(200, headers)
             rest = await self._all_but_the_last(rest)
         await self._keep(answer.body)
-        await self._complete(self._answered_with(answer))
+        await self._complete(self._believed(answer.usage) or self._counted(answer.text))
         if not self.started:
             await self._start(200, headers)
         await self._last(rest)
@@ -264,8 +264,9 @@ class Exchange:
         """A stream that lasts: its opening line tells how much it has been asked, should there be no closing one."""
         self._opened_anew = True
         assert self._envelope is not None
-        known = self._believed(stream.prompt_usage)
-        self._tell(known or Usage(meter.prompt_tokens(self._format, self._envelope.whole)))
+        self._tell(
+            self._believed(stream.prompt_usage) or Usage(meter.prompt_tokens(self._format, self._envelope.whole))
+        )
         self.record.estimated = True
         self.gateway.journal.open(self.record)
         self.record.estimated = False
@@ -416,32 +417,32 @@ class Exchange:
         if self._recorded:
             return
         if self._answer is not None:
-            self._use(self._answered_with(self._answer))
+            self._use(self._believed(self._answer.usage) or self._counted(self._answer.text))
         elif self._stream is not None:
             self._use(self._delivered(self._stream))
-        elif self._attempt is not None:
+        elif self._attempt is not None and self._passage is not None and self._passage.question.is_sent:
             self._use(self._counted(""))  # the provider was reading the prompt
-        if self._attempt is not None:
-            self.tried(outcome.value)
+        self.tried(outcome.value)
         self._record(outcome, status, code)
 
     def _believed(self, usage: Usage | None) -> Usage | None:
+        """The provider's count, as far as it can be."""
         assert self.reservation is not None
-        return usage if usage is not None and self.reservation.believes(usage) else None
+        believed = usage and self.reservation.believed(usage)
+        self.record.estimated = believed != usage
+        return believed
 
     def _counted(self, said: str) -> Usage:
-        """Usage where the provider sent none, or none that can be."""
+        """Usage where the provider sent none."""
         assert self._envelope is not None
         self.record.estimated = True
         return meter.counted(self._format, self._envelope.whole, said)
 
-    def _answered_with(self, answer: Relayed) -> Usage:
-        return self._believed(answer.usage) or self._counted(answer.text or answer.body.decode(errors="replace"))
-
     def _delivered(self, stream: Stream) -> Usage:
         """Of a stream that did not come to its end: the prompt as the provider says, the output as far as it came."""
-        known = self._believed(stream.usage or stream.prompt_usage)
-        if known is not None and known is stream.usage and (stream.complete or stream.finished):
+        usage = stream.usage
+        known = self._believed(usage or stream.prompt_usage)
+        if known and usage and (stream.complete or stream.finished):
             return known
         counted = self._counted(stream.text())
         return replace(known, completion=max(known.completion, counted.completion)) if known else counted
@@ -478,7 +479,6 @@ class Exchange:
         if self.reservation is not None and self.reservation.funds:
             record.held = self.reservation.most
         self.gateway.journal.append(record)
-        self._mark = None
         if self.reservation is not None:
             self.reservation.settle(record.cost or 0, record.prompt_tokens + record.completion_tokens)
 

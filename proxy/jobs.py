@@ -40,7 +40,7 @@ class Done(NamedTuple):
 
 
 class Status(NamedTuple):
-    """A job of the list. `state`: never, due, running, failed or done."""
+    """A job of the list. `state`: never, due, running, failed or done. `again`: when it is due; None: now."""
 
     name: str
     seconds: float
@@ -49,6 +49,16 @@ class Status(NamedTuple):
     finished: datetime | None = None
     took: timedelta | None = None
     result: str = ""
+    again: datetime | None = None
+
+
+def every(seconds: float) -> str:
+    """For people, in the largest unit of which it is so many: `90 s`, `1 h`, `2 days`."""
+    for unit, size in (("day", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size and not seconds % size:
+            count = int(seconds // size)
+            return f"{count} {unit}s" if unit == "day" and count > 1 else f"{count} {unit}"
+    return f"{seconds:g} s"
 
 
 def statuses() -> list[Status]:
@@ -63,12 +73,15 @@ def status(row: Job) -> Status:
     now: datetime = row.now  # type: ignore[attr-defined]
     if row.until is not None and row.until > now:
         return Status(name, seconds, "running", row.runner)
-    due = row.started_at is None or now - row.started_at >= timedelta(seconds=seconds)
+    again = row.started_at and row.started_at + timedelta(seconds=seconds)
+    due = again is None or again <= now
+    if due:
+        again = None
     if row.until is not None:
-        return Status(name, seconds, "due" if due else "failed", result="its runner has died")
+        return Status(name, seconds, "due" if due else "failed", result="its runner has died", again=again)
     took = row.finished_at - row.started_at if row.finished_at and row.started_at else None
     state = "due" if due else "failed" if row.failed else "done"
-    return Status(name, seconds, state, "", row.finished_at, took, row.result)
+    return Status(name, seconds, state, "", row.finished_at, took, row.result, again)
 
 
 def run_due() -> None:

@@ -151,8 +151,12 @@ class Journal:
                 self._put(*self._waiting[0])
                 self._waiting.popleft()
         if self._dirty:
-            self._dirty = False
-            os.fdatasync(self._file.fd)
+            self._dirty = False  # before: a line that comes meanwhile makes it true again
+            try:
+                os.fdatasync(self._file.fd)
+            except OSError:
+                self._dirty = True
+                raise
 
     def _measure(self) -> None:
         now = time.monotonic()

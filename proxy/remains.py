@@ -81,7 +81,7 @@ def _announce(line: Line, store: Store) -> None:
 def _killed(line: Line, tokens: int, held: int) -> Line:
     """What had been delivered is what was used; charged is at most what was held."""
     price = None if line.price is None else Price(0, *line.price)
-    cost = pricing.cost(price, line.prompt_tokens, tokens)
+    cost = pricing.cost(price, line.prompt_tokens, tokens, line.cached_tokens, line.cache_write_tokens)
     changes: dict[str, object] = {"cost": cost}
     if line.funds:
         held = max(held, line.held or 0)

@@ -73,11 +73,12 @@ def _limit(left: Left, of: bytes, client: Client, now: float) -> Headers:
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it: `20ms`, `1.5s`, `6m0s`."""
-    if seconds < 1:
-        return f"{max(0, round(seconds * 1000))}ms"
-    if seconds < 60:
-        return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
-    return f"{int(seconds // 60)}m{int(seconds % 60)}s"
+    milliseconds = max(0, round(seconds * 1000))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    return f"{milliseconds // 60_000}m{milliseconds % 60_000 // 1000}s"
 
 
 def cors(scope: Scope) -> Headers:
@@ -147,7 +148,8 @@ def spoken_at(path: str) -> Client:
 
 
 def error(refusal: Refusal, request_id: str) -> Error:
-    return Error(refusal.status, refusal.message, refusal.type, refusal.code, refusal.param, request_id)
+    named = refusal.type, refusal.code, refusal.param
+    return Error(refusal.status, refusal.message, *named, request_id, refusal.retry_after)
 
 
 def error_body(refusal: Refusal, request_id: str = "", client: Client = openai_chat) -> bytes:

@@ -49,7 +49,6 @@ def settlement(row: UsageRecord) -> dict[str, Any]:
         "charged": _money(-entry.amount) if entry else "0",
         "shortfall": _money(row.shortfall),
         "ledger_entry": entry.pk if entry else None,
-        "entered_at": entry.created_at.isoformat().replace("+00:00", "Z") if entry else None,
     }
 
 

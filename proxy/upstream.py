@@ -16,6 +16,7 @@ from typing import Protocol
 import aiohttp
 import httpx
 import yarl
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import BytesIOPayload, BytesPayload
 from django.conf import settings
 from multidict import CIMultiDict
@@ -44,13 +45,41 @@ _CONNECT_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
-    """What a provider is sent. `path` with its query; `headers`: of the client's, those that it is to hear."""
+    """What a provider is sent. `path` with its query; `headers`: of the client's, those that it is to hear.
+
+    `is_sent`: it has been, or is being; until then nobody can have worked on it.
+    """
 
     path: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    is_sent: bool = False
+
+
+class _Body(BytesPayload):
+    """aiohttp writes it when there is a connection."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question.body)
+        self._question = question
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._question.is_sent = True
+        await super().write_with_length(writer, content_length)
+
+
+class _LargeBody(BytesIOPayload):
+    """The same, written piece by piece."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(io.BytesIO(question.body))
+        self._question = question
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._question.is_sent = True
+        await super().write_with_length(writer, content_length)
 
 
 class Call:
@@ -97,27 +126,27 @@ class Engine:
             auto_decompress=False,
         )
 
-    async def ask(self, call: Call, body: bytes) -> Source:
+    async def ask(self, call: Call, question: Question) -> Source:
         kept, begun = bool(self._connector._conns), time.perf_counter()  # noqa: SLF001  # no public name
         try:
-            answer = await self._post(call, body)
+            answer = await self._post(call, question)
         except _CLOSED as error:
             # Providers close a connection that has been idle for some seconds, and did not see what we wrote on it.
             # That shows at once: one that breaks off later may have worked on the request, and is not asked twice.
             late = time.perf_counter() - begun > _AT_ONCE
             if not kept or late or isinstance(error, aiohttp.ClientConnectorError):
                 raise
-            answer = await self._post(call, body)
+            answer = await self._post(call, question)
         if answer.headers.get("content-encoding", "identity") == "identity":
             return _Answer(answer)
         # Packed although asked not to: httpx unpacks it.
         return _Response(httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(_Answer(answer))))
 
-    def _post(self, call: Call, body: bytes) -> Awaitable[aiohttp.ClientResponse]:
+    def _post(self, call: Call, question: Question) -> Awaitable[aiohttp.ClientResponse]:
         return self._session.request(
             "POST",
             call.yarl,
-            data=BytesPayload(body) if len(body) <= _AT_A_TIME else BytesIOPayload(io.BytesIO(body)),
+            data=_Body(question) if len(question.body) <= _AT_A_TIME else _LargeBody(question),
             headers=call.fields,
             allow_redirects=False,
             timeout=call.timeout,
@@ -151,8 +180,9 @@ class Seam:
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def ask(self, call: Call, body: bytes) -> Source:
-        request = httpx.Request("POST", call.url, headers=call.headers, content=body)
+    async def ask(self, call: Call, question: Question) -> Source:
+        question.is_sent = True
+        request = httpx.Request("POST", call.url, headers=call.headers, content=question.body)
         return _Response(await self._transport.handle_async_request(request))
 
 
@@ -301,7 +331,7 @@ async def open_upstream(pool: Pool, provider: Provider, question: Question, time
     timer.limit(provider.total_timeout)
     timer.wait(provider.first_byte_timeout)
     try:
-        source = await pool.engine(provider).ask(call, question.body)
+        source = await pool.engine(provider).ask(call, question)
     except BaseException as error:
         timer.unlimit()
         if isinstance(error, asyncio.CancelledError):

@@ -15,7 +15,6 @@ from typing import Any
 from accounts.credits import Fund
 from accounts.keys import Limit
 from proxy.counters.base import (
-    HOLD_SECONDS,
     Amounts,
     Grant,
     Left,
@@ -182,14 +181,13 @@ class _Request:
     `last`: how much had been counted before it asked last.
     """
 
-    __slots__ = ("amount", "counted", "expires", "funds", "is_settled", "last")
+    __slots__ = ("amount", "counted", "funds", "is_settled", "last")
 
     def __init__(self) -> None:
         self.counted: list[tuple[_Gauge, Any]] = []
         self.last = 0
         self.funds: Sequence[_Fund] = ()
         self.amount = 0
-        self.expires = math.inf
         self.is_settled = False
 
     def hold(self, funds: Sequence[_Fund], amount: int) -> None:
@@ -217,57 +215,51 @@ class Memory:
         self._clock = clock
         self._lock = threading.Lock()
         self._gauges: dict[tuple[str, ...], _Gauge] = {}
+        self._known: dict[tuple[Limit, ...], list[tuple[Limit, _Gauge]]] = {}  # of them, those of each request
         self._funds: dict[str, _Fund] = {}
         self._requests: dict[str, _Request] = {}
-        self._expiry = math.inf  # before it nothing expires
 
     async def admit(self, wish: Wish, /) -> Grant:
         with self._lock:
-            return self._grant(wish, self._clock())
+            return self._take(wish, self._clock())
 
     async def adjust(self, wish: Wish, /) -> Grant:
         with self._lock:
-            return self._grant(wish, self._clock())
+            return self._take(wish, self._clock())
 
     async def left(self, limits: tuple[Limit, ...], /) -> Grant:
         with self._lock:
             now = self._clock()
-            gauges = [(limit, self._gauge(limit)) for limit in limits]
+            gauges = self._of(limits)
             for _, gauge in gauges:
                 gauge.is_idle(now)
             return _granted(0, 0, gauges, now)
-
-    def _grant(self, wish: Wish, now: float) -> Grant:
-        try:
-            return self._take(wish, now)
-        except (LimitReached, NotAffordable):
-            if not self._expire(now):
-                raise
-        return self._take(wish, now)
 
     def _take(self, wish: Wish, now: float) -> Grant:
         """Nothing is changed before everything is known to pass."""
         request = self._requests.get(wish.id)
         if request is not None and request.is_settled:
             return Grant(held=request.amount)
-        gauges = []
-        for limit in wish.limits:
-            gauge = self._gauge(limit)
+        gauges = self._of(wish.limits)
+        for limit, gauge in gauges:
             wait = gauge.wait(limit.value, wish, now)
             if wait:
                 raise LimitReached(limit, wait, gauge.left(limit.value, now))
-            gauges.append((limit, gauge))
         funds, held, spare = self._afford(wish, request, now) if wish.funds else ((), 0, 0)
         if request is None:
             request = self._requests[wish.id] = _Request()
-        request.expires = now + HOLD_SECONDS
-        self._expiry = min(self._expiry, request.expires)
         request.last = len(request.counted)
         for _, gauge in gauges:
             gauge.add(request, wish, now)
         if funds:
             request.hold(funds, held)
         return _granted(held, spare, gauges, now)
+
+    def _of(self, limits: tuple[Limit, ...]) -> list[tuple[Limit, _Gauge]]:
+        found = self._known.get(limits)
+        if found is None:
+            found = self._known[limits] = [(limit, self._gauge(limit)) for limit in limits]
+        return found
 
     def _gauge(self, limit: Limit) -> _Gauge:
         name = limit[:2]
@@ -333,7 +325,7 @@ class Memory:
 
     def _close(self, request: _Request, funds: Sequence[_Fund], charge: int) -> None:
         request.hold(funds, charge)
-        request.is_settled, request.expires = True, math.inf
+        request.is_settled = True
 
     def landed(self, request_ids: Iterable[str], amounts: Amounts, /) -> None:
         with self._lock:
@@ -365,26 +357,9 @@ class Memory:
             fund = self._funds[name] = _Fund(now)
         return fund
 
-    def _expire(self, now: float) -> bool:
-        """Take away what nobody has renewed; whether there was any."""
-        if now < self._expiry:
-            return False
-        gone = [(name, request) for name, request in self._requests.items() if request.expires <= now]
-        for name, request in gone:
-            request.end(name, None, now)
-            request.release()
-            del self._requests[name]
-        self._expiry = min((request.expires for request in self._requests.values()), default=math.inf)
-        return bool(gone)
-
     def renew(self) -> None:
-        with self._lock:
-            now = self._clock()
-            self._expiry = now + HOLD_SECONDS
-            for request in self._requests.values():
-                if not request.is_settled:
-                    request.expires = self._expiry
-        self._forget(now)
+        """Nothing expires: what ends this process ends its requests. Tidies up."""
+        self._forget(self._clock())
 
     def _forget(self, now: float) -> None:
         """Whoever has not been here for long: keys come and go."""
@@ -394,6 +369,7 @@ class Memory:
                 for name in gauges[start : start + _AT_ONCE]:
                     if self._gauges[name].is_idle(now):
                         del self._gauges[name]
+                        self._known.clear()  # what is counted in a gauge that is no more would be lost
         for start in range(0, len(funds), _AT_ONCE):
             with self._lock:
                 for fund in funds[start : start + _AT_ONCE]:
@@ -406,12 +382,14 @@ class Memory:
 
 def _granted(held: int, spare: int, gauges: Iterable[tuple[Limit, _Gauge]], now: float) -> Grant:
     least: dict[str, Left] = {}
+    kinds = {limit.kind for limit, _ in gauges}
     for limit, gauge in gauges:
+        kind = limit.kind
+        if kind == "rps" and "rpm" in kinds:
+            continue  # nobody is told
         left = gauge.left(limit.value, now)
-        if left is not None:
-            other = least.get(limit.kind)
-            if other is None or left.remaining < other.remaining:
-                least[limit.kind] = left
+        if left is not None and (kind not in least or left.remaining < least[kind].remaining):
+            least[kind] = left
     return Grant(held, spare, least.get("rpm") or least.get("rps"), least.get("tpm"))
 
 

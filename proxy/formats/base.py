@@ -176,7 +176,10 @@ class Stream(Protocol):
 
 @dataclass(slots=True)
 class Error:
-    """The gateway's word to a client. `type` and `code` as OpenAI has them; formats put their own in their place."""
+    """The gateway's word to a client. `type` and `code` as OpenAI has them; formats put their own in their place.
+
+    `retry_after`: seconds, for formats that say it in the body too.
+    """
 
     status: int
     message: str
@@ -184,6 +187,7 @@ class Error:
     code: str | None = None
     param: str | None = None
     request_id: str = ""
+    retry_after: float | None = None
 
 
 @dataclass(slots=True)

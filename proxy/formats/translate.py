@@ -29,6 +29,7 @@ from proxy.formats.canonical import (
     UsageSeen,
     body,
 )
+from proxy.formats.spoken import media, sealed, unknown
 
 
 def translate_answer(theirs: Format, ours: Client, data: bytes, ask: Ask) -> Relayed:
@@ -48,15 +49,24 @@ def _name_again(part: Part, ask: Ask) -> None:
 
 
 def _said(answer: Answer) -> str:
-    return "".join(_words(part) for choice in answer.choices for part in choice.parts)
+    text = StringIO()
+    for choice in answer.choices:
+        for part in choice.parts:
+            text.write(said := _words(part))
+            text.write(sealed(part.signature, len(said)))
+    return text.getvalue()
 
 
 def _words(part: Part) -> str:
+    """What the model has generated of it, but for what is sealed."""
     if isinstance(part, Media):
-        return part.transcript
+        return part.transcript or ("" if part.origin in _DRAWN_ELSEWHERE else media(part.media_type, part.data))
     if isinstance(part, Opaque):
-        return ""
+        return unknown({part.kind: part.value})
     return getattr(part, "name", "") + body(part)
+
+
+_DRAWN_ELSEWHERE = frozenset({"openai_responses"})  # by a model that is billed by itself
 
 
 class TranslatedStream:
@@ -67,6 +77,7 @@ class TranslatedStream:
 
     __slots__ = (
         "_ask",
+        "_began",
         "_choices",
         "_closed",
         "_disorder",
@@ -90,6 +101,7 @@ class TranslatedStream:
         self._text = StringIO()
         self._choices: dict[int, bool] = {}  # that have begun; whether they have ended
         self._open: dict[tuple[int, int], Part] = {}
+        self._began: dict[tuple[int, int], int] = {}  # parts: how long the text was then
         self._media: set[tuple[int, int]] = set()
         self._closed = False
         self._ended = False
@@ -170,7 +182,7 @@ class TranslatedStream:
             case PartStart():
                 self._begin(event)
             case PartEnd():
-                self._open.pop((event.choice, event.index), None)
+                self._end(event)
             case UsageSeen():
                 self._prompt = event.usage
                 if event.early:  # no writer can make use of it
@@ -186,10 +198,16 @@ class TranslatedStream:
         self.events += not isinstance(event, Start | UsageSeen | End)  # an answer without any content is none
         return self._writer.send(event)
 
+    def _end(self, event: PartEnd) -> None:
+        part, began = self._open.pop((event.choice, event.index), None), self._began.pop((event.choice, event.index), 0)
+        if signature := event.signature or (part and part.signature):
+            self._text.write(sealed(signature, self._text.tell() - began))
+
     def _begin(self, event: PartStart) -> None:
         _name_again(event.part, self._ask)
         self._choices.setdefault(event.choice, False)
         self._open[event.choice, event.index] = event.part
+        self._began[event.choice, event.index] = self._text.tell()
         self._text.write(_words(event.part))
         if isinstance(event.part, Media):
             self._media.add((event.choice, event.index))

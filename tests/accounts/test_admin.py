@@ -392,6 +392,7 @@ def test_a_form_that_is_sent_twice_grants_once(admin_client, account):
 @pytest.mark.parametrize(("fields", "words"), [
     ({"amount": "0"}, "Nothing would change."),
     ({"amount": "ten"}, "Enter a number."),
+    ({"amount": "1_000"}, "Enter a number."),
     ({"amount": "0.0000000000001"}, "12 decimal places"),
     ({"amount": "9000001"}, "less than or equal to 9000000"),
     ({"note": "x" * 301}, "at most 300 characters"),
@@ -457,6 +458,7 @@ def test_the_ledger(admin_client, key):
     assert "invoice 7" in page
     assert "99, deleted" not in page
     assert "invoice 7" not in words_of(admin_client, f"{LEDGER}?q=r1")
+    assert 'href="/admin/proxy/usagerecord/?q=r1"' in text_of(admin_client, f"{LEDGER}?q=r1")
     assert "99, deleted" in words_of(admin_client, f"{LEDGER}{LedgerEntry.objects.get(request_id='r2').pk}/change/")
 
 
@@ -465,8 +467,23 @@ def test_the_ledger_is_only_looked_at(admin_client, account):
     for view in ("add/", f"{entry.pk}/delete/"):
         assert admin_client.post(LEDGER + view, {"post": "yes"}).status_code == 403
     assert admin_client.post(f"{LEDGER}{entry.pk}/change/", {"note": "x"}).status_code == 403
-    assert admin_client.post(f"{ACCOUNTS}{account.pk}/delete/", {"post": "yes"}).status_code == 200
     assert LedgerEntry.objects.get().note == ""
+
+
+def test_an_account_with_ledger_entries_is_not_deleted_and_the_page_says_what_to_do(admin_client, account):
+    credits.grant(account, Decimal(1))
+    chosen = {"action": "delete_selected", "_selected_action": [account.pk], "post": "yes"}
+    for answer in (admin_client.post(f"{ACCOUNTS}{account.pk}/delete/", {"post": "yes"}), admin_client.post(ACCOUNTS, chosen)):
+        assert answer.status_code == 200
+        assert "acme has ledger entries, which are kept: switch the account off instead." in answer.content.decode()
+    assert Account.objects.exists()
+
+
+def test_an_account_without_entries_is_deleted_with_its_keys(admin_client, key):
+    url = f"{ACCOUNTS}{key.account_id}/delete/"
+    assert "laptop" in text_of(admin_client, url)
+    assert admin_client.post(url, {"post": "yes"}).status_code == 302
+    assert not ApiKey.objects.exists()
 
 
 @pytest.mark.parametrize(("permission", "status"), [("change_account", 403), ("add_ledgerentry", 200)])
@@ -478,6 +495,23 @@ def test_who_may_grant(client, account, permission, status):
     page = text_of(client, f"{ACCOUNTS}{account.pk}/change/")
     assert ("/grant/" in page) == (status == 200)
     assert f"{LEDGER}?account=" not in page
+
+
+@pytest.mark.parametrize("grants", [False, True])
+def test_who_may_not_grant_does_not_let_an_account_spend_otherwise(client, account, grants):
+    allowed = ["view_account", "change_account", "add_account", *(["add_ledgerentry"] if grants else [])]
+    user = User.objects.create_user("clerk", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=allowed))
+    client.force_login(user)
+    form = {**ACCOUNT, "billing": "postpaid", "ceiling": "9", "low_balance": "1", "notes": "seen"}
+    Account.objects.update(billing="prepaid")
+    assert client.post(f"{ACCOUNTS}{account.pk}/change/", form).status_code == 302
+    assert client.post(f"{ACCOUNTS}add/", {**form, "name": "new"}).status_code == 302
+    account.refresh_from_db()
+    new = Account.objects.get(name="new")
+    assert account.notes == "seen"
+    told = [(each.billing, each.ceiling, each.low_balance) for each in (account, new)]
+    assert told == ([("postpaid", 9, 1)] * 2 if grants else [("prepaid", 0, None), ("unmetered", 0, None)])
 
 
 @pytest.mark.parametrize("page", ["/admin/", "/admin/accounts/user/", "/admin/auth/group/add/"])

@@ -33,7 +33,7 @@ def test_it_works(operator):
     assert '<span title="refused &lt;it&gt;">webhook: waiting</span><br><span title="">mail: given up</span>' in text
 
 
-@pytest.mark.parametrize(("state", "shown"), [("standing", "a new one"), ("over", "an <old> one")])
+@pytest.mark.parametrize(("state", "shown"), [("open", "a new one"), ("resolved", "an <old> one")])
 def test_filter(operator, state, shown):
     rows = operator.get(PAGE, {"state": state}).context_data["cl"].queryset
     assert [notice.text for notice in rows] == [shown]
@@ -45,3 +45,14 @@ def test_nothing_is_changed_here(operator):
     assert operator.post(f"{PAGE}{notice.pk}/delete/", {"post": "yes"}).status_code == 403
     operator.post(f"{PAGE}{notice.pk}/change/", {"text": "other"})
     assert Notice.objects.get(subject="2").text == "a new one"
+
+
+def test_an_empty_list_asks_for_nothing_that_cannot_be_done(operator):
+    found = operator.get(PAGE, {"q": "x" * 9}).content.decode()
+    assert "Nothing matches." in found
+    assert "Reset filters" in found
+    Notice.objects.all().delete()
+    empty = operator.get(PAGE).content.decode()
+    assert "There is nothing here yet." in empty
+    assert "Reset filters" not in empty
+    assert "Create" not in empty

@@ -49,7 +49,7 @@ def later(delivery: NoticeDelivery, **age: float) -> None:
 
 
 def test_it_works(account):
-    assert notices.stand(LOW, case(account)) == "1 new, 0 over, 1 standing"
+    assert notices.stand(LOW, case(account)) == "1 new, 0 resolved, 1 open"
     notice = Notice.objects.get()
     assert (notice.text, notice.ended_at) == ("acme is low", None)
     assert notice.data == {"account": "acme", "account_id": account.pk, "left": "1.5"}
@@ -58,9 +58,9 @@ def test_it_works(account):
 
 def test_once_while_it_stands_and_again_after(account):
     notices.stand(LOW, case(account))
-    assert notices.stand(LOW, case(account)) == "0 new, 0 over, 1 standing"
-    assert notices.stand(LOW, {}) == "0 new, 1 over, 0 standing"
-    assert notices.stand(LOW, case(account)) == "1 new, 0 over, 1 standing"
+    assert notices.stand(LOW, case(account)) == "0 new, 0 resolved, 1 open"
+    assert notices.stand(LOW, {}) == "0 new, 1 resolved, 0 open"
+    assert notices.stand(LOW, case(account)) == "1 new, 0 resolved, 1 open"
     assert [notice.ended_at is None for notice in Notice.objects.all()] == [True, False]
 
 

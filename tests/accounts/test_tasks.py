@@ -37,8 +37,8 @@ def standing() -> list[Notice]:
 
 def test_it_works(account):
     key = key_of(account, expires_at=in_days(6.9))
-    assert tasks.notice_expiring_keys() == "1 new, 0 over, 1 standing"
-    assert tasks.notice_expiring_keys() == "0 new, 0 over, 1 standing"
+    assert tasks.notice_expiring_keys() == "1 new, 0 resolved, 1 open"
+    assert tasks.notice_expiring_keys() == "0 new, 0 resolved, 1 open"
     (notice,) = standing()
     assert notice.text == f"The API key CI ({key.prefix}…) of acme expires on {key.expires_at:%Y-%m-%d at %H:%M} UTC."
     assert notice.data == {
@@ -64,7 +64,7 @@ def test_an_end_that_was_put_off_is_news_again(account):
     key = key_of(account, expires_at=in_days(5))
     tasks.notice_expiring_keys()
     ApiKey.objects.filter(pk=key.pk).update(expires_at=in_days(6))
-    assert tasks.notice_expiring_keys() == "1 new, 1 over, 1 standing"
+    assert tasks.notice_expiring_keys() == "1 new, 1 resolved, 1 open"
 
 
 @pytest.mark.parametrize(("age", "left", "found"), [(0, 0.5, 0), (0.4, 0.5, 0), (0, 3, 0), (4, 3, 0), (4.1, 3, 1)])
@@ -141,6 +141,15 @@ def test_each_part_of_a_budget_once(account):
     assert (notice.data["spent"], notice.data["budget"], notice.data["period"]) == ("10", "10", "total")
 
 
+@pytest.mark.parametrize(("budget", "words"), [
+    ("0.002", "0.002 of its budget of 0.002 USD a day"), ("1234.5", "1,234.50 of its budget of 1,234.50 USD a day"),
+])  # fmt: skip
+def test_amounts_are_written_as_in_the_console(account, budget, words):
+    spend(key_of(account, budget=Decimal(budget), budget_period="day"), budget)
+    tasks.notice_budgets()
+    assert words in standing()[0].text
+
+
 def test_a_new_period_begins_at_nothing(account):
     """And is news again, where a notice of the one before still stands."""
     key = key_of(account, budget=Decimal(10), budget_period="day")
@@ -151,7 +160,7 @@ def test_a_new_period_begins_at_nothing(account):
     tasks.notice_budgets()
     (notice,) = standing()
     Notice.objects.update(subject=notice.subject.replace(f"{timezone.now():%Y-%m-%d}", "2020-01-01"))
-    assert tasks.notice_budgets() == "1 new, 1 over, 1 standing"
+    assert tasks.notice_budgets() == "1 new, 1 resolved, 1 open"
 
 
 def test_a_budget_of_nothing_is_no_news(account):

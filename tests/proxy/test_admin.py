@@ -1,5 +1,6 @@
 """The console's page of requests: nothing on it changes anything, and nothing reads the whole table."""
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 
@@ -56,8 +57,15 @@ def text_of(client: Client, query: str = "") -> str:
 def test_it_works(admin_client):
     record()
     page = text_of(admin_client)
-    for words in ("laptop", "fast → gpt-x", "openai", "200 complete", "1,000 → 20", "$0.000123", "1.50 s", ">yes<"):
+    for words in ("laptop", "fast → gpt-x", "openai", "200 complete", "1,000 → 20", "1.50 s", ">yes<"):
         assert words in page
+
+
+def test_the_list_has_the_cost_and_not_the_price(admin_client):
+    record(price={"input": "1", "output": "2"})
+    page = text_of(admin_client)
+    assert '<span class="kd-number">$0.000123</span>' in page
+    assert "input" not in re.sub(r"<[^>]+>", "", page)
 
 
 def test_sums_of_the_selection(admin_client):
@@ -129,6 +137,8 @@ def test_one_request(admin_client):
     for words in ("req_1", "0.000123456789", "350.0 ms", "gpt-x-2026", "<td>503</td>", "&lt;busy&gt;", "<td>12.5</td>"):
         assert words in page
     assert "/admin/accounts/apikey/7/change/" in page
+    assert ">Requests<" in re.sub(r"\s+", "", page)
+    assert "Req_1" not in page, "an ID is copied as it is"
 
 
 def test_what_a_request_has_lost(admin_client):
@@ -141,14 +151,15 @@ def test_what_a_request_has_lost(admin_client):
 
 
 def test_the_receipt_of_a_request(admin_client):
+    account = Account.objects.create(name="acme")
     row = record(
+        account_id=account.pk,
         cost=Decimal("0.000000000002"),
         held=Decimal("0.01"),
         shortfall=Decimal("0.000000000003"),
         metered=True,
         price={"input": "0.15", "cached_input": "0.075", "cache_write": None},
     )
-    account = Account.objects.create(name="acme")
     credits.charge([credits.Charge("req_1", account.pk, 7, 2, row.created_at.timestamp(), True)], ())
     entry = credits.entry_of("req_1")
     page = text_of(admin_client, f"{row.pk}/change/")
@@ -157,7 +168,8 @@ def test_the_receipt_of_a_request(admin_client):
         "0.01",
         "0.000000000003",
         f"/admin/accounts/ledgerentry/{entry.pk}/change/",
-        f"entry {entry.pk}: -0.000000000002 USD",
+        f"entry {entry.pk}: -0.000000000002 USD</a>",
+        f'"/admin/accounts/account/{account.pk}/change/" class="text-link">acme</a>',
     ):
         assert words in page
     assert admin_client.get(f"/admin/accounts/ledgerentry/{entry.pk}/change/").status_code == 200

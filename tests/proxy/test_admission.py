@@ -545,17 +545,24 @@ async def test_a_provider_that_counts_more_than_it_was_allowed(tmp_path: Path) -
     assert house.record.shortfall == 7_000_000 + 3 * 10**9 - 10**9
 
 
-@pytest.mark.parametrize("counts", [{"completion": 2**31 - 1}, {"prompt": 2**31 - 1}])
+@pytest.mark.parametrize(
+    ("counts", "most", "supports"),
+    [
+        ({"completion": 2**31 - 1}, (7, 4 * 1024), ()),
+        ({"completion": 2**31 - 1}, (7, 4 * UNKNOWN_OUTPUT), ("reasoning",)),
+        ({"prompt": 2**31 - 1}, (4 * 8192, 3), ()),
+    ],
+)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_number_that_cannot_be_is_no_count(tmp_path: Path, counts: dict[str, int], stream: bool) -> None:
+async def test_a_number_that_cannot_be_is_believed_in_part(
+    tmp_path: Path, counts: dict[str, int], most: tuple[int, int], supports: Any, stream: bool
+) -> None:
     reply = chat_stream(" apple", **counts) if stream else completion(" apple", **counts)
-    house = paying(tmp_path, MockUpstream(reply), 1000)
+    house = paying(tmp_path, MockUpstream(reply), 1000, model("m", provider(), supports=frozenset(supports)))
     await house.post(asked(stream=stream, max_tokens=50))
     record = house.record
-    assert record.estimated
-    assert record.prompt_tokens == 8
-    assert 1 <= record.completion_tokens < 200, "of a plain answer all bytes are counted"
-    assert record.shortfall == 0
+    assert (record.prompt_tokens, record.completion_tokens, record.estimated) == (*most, True)
+    assert (record.cost, record.shortfall) == (most[0] * 10**6 + most[1] * 2 * 10**6, 0)
 
 
 async def test_no_credit(tmp_path: Path) -> None:

@@ -221,6 +221,21 @@ async def test_a_client_that_leaves(tmp_path: Path, stream: bool) -> None:
     assert gateway.places == 0
 
 
+async def test_a_client_that_leaves_at_the_goodbye(tmp_path: Path) -> None:
+    """The provider has counted by then: its count holds. Gemini's stream makes its usage anew at each look."""
+    said = {"content": {"role": "model", "parts": [{"text": "forty-two"}]}, "finishReason": "STOP", "index": 0}
+    counted = {"promptTokenCount": 20, "candidatesTokenCount": 3, "totalTokenCount": 23}
+    mock = MockUpstream(Reply([event({"candidates": [said], "usageMetadata": counted})], end="hang"))
+    gateway = Inside(tmp_path, snapshot(model("m", provider(dialect="gemini", idle_timeout=5))), Pool(mock.transport))
+    leave = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, leave.set)
+    body = b'{"contents":[{"parts":[{"text":"Hi"}]}]}'
+    await gateway.post(body, path="/v1beta/models/m:streamGenerateContent", query="alt=sse", leave=leave)
+    record = gateway.record
+    assert (record.outcome, record.prompt_tokens, record.completion_tokens) == ("cancelled", 20, 3)
+    assert not record.estimated
+
+
 async def test_a_client_that_leaves_while_the_last_route_fails(tmp_path: Path) -> None:
     """Both at the same moment: nobody else is asked for a client that is not there."""
     mock = MockUpstream(Reply([], wait=0.1))

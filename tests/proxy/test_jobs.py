@@ -182,3 +182,11 @@ def test_the_lease_of_a_long_job_is_renewed(settings, monkeypatch, caplog):
     GO_ON.set()
     thread.join(10)
     assert "its lease was not renewed: away" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (30, "30 s"), (90, "90 s"), (60, "1 min"), (3600, "1 h"), (5400, "90 min"), (86400, "1 day"), (172800, "2 days"),
+    (0.5, "0.5 s"),
+])  # fmt: skip
+def test_every(seconds, words):
+    assert jobs.every(seconds) == words

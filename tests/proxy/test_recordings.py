@@ -8,7 +8,6 @@ import asyncio
 import json
 import random
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -194,4 +193,4 @@ def check_row(exchange: Exchange, gateway: Gateway, answer: httpx.Response) -> N
     if usage is not None:
         assert (row["prompt_tokens"], row["completion_tokens"]) == (usage.prompt, usage.completion), exchange.id
         assert (row["cached_tokens"], row["reasoning_tokens"]) == (usage.cached, usage.reasoning), exchange.id
-        assert round(Decimal(row["cost"]), 12) == oracle.cost(usage), exchange.id
+        assert usd(row["cost"]) == oracle.cost(usage), exchange.id

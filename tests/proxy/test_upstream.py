@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -310,3 +310,27 @@ async def test_long_headers_of_clients_are_not_kept() -> None:
     assert pool.call(first, PATH, short) is pool.call(first, PATH, short)
     assert pool.call(first, PATH, long) is not pool.call(first, PATH, long)
     assert pool.call(first, PATH, long).headers["anthropic-beta"] == "a" * 5000
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The base URL of a server that takes no connection: its queue is full."""
+    server = socket.create_server((HOST, 0), backlog=0)
+    address = server.getsockname()
+    others = [socket.socket() for _ in range(4)]
+    for other in others:
+        other.setblocking(False)
+        other.connect_ex(address)
+    yield f"http://{HOST}:{address[1]}/v1"
+    for each in (*others, server):
+        each.close()
+
+
+async def test_who_leaves_before_there_is_a_connection_pays_nothing(tmp_path: Path, deaf: str) -> None:
+    async with new_pool() as pool:
+        slow = provider(base_url=deaf, connect_timeout=5, first_byte_timeout=9, total_timeout=9)
+        house = Inside(tmp_path, snapshot(model("m", slow)), pool)
+        leave = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.1, leave.set)
+        await house.post(leave=leave)
+    assert (house.record.outcome, house.record.prompt_tokens, house.record.cost) == ("cancelled", 0, None)

@@ -1,6 +1,7 @@
 """`manage.py credits grant|balance|audit`: the ledger without the console. A balance is printed alone on stdout."""
 
 import getpass
+import shlex
 from argparse import Namespace
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -61,13 +62,14 @@ class Command(BaseCommand):
 def _account(name: str) -> Account:
     account = Account.objects.filter(name=name.strip()).first()
     if account is None:
-        raise CommandError(f"ACCOUNT: there is none of the name {name!r}.")
+        words = f"manage.py keys create --account {shlex.quote(name)}"
+        raise CommandError(f"ACCOUNT: there is no account {name!r}. It is made with its first key: {words}")
     return account
 
 
 def _amount(text: str) -> Decimal:
     try:
-        return Decimal(text)
+        return Decimal(text.replace("_", " "))  # `1_000`, a slip, is a number to Python
     except InvalidOperation:
         raise CommandError(f"USD: {text!r} is not an amount, such as 25 or 0.50.") from None
 

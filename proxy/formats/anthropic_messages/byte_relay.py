@@ -15,6 +15,7 @@ from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import UNREADABLE, count, lax, mended, priced, value
 from proxy.formats.splice import Malformed, Members
+from proxy.formats.spoken import sealed, unknown
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "anthropic_messages"
@@ -288,10 +289,23 @@ def _said(content: list[Any]) -> str:
     text = StringIO()
     for block in content:
         if isinstance(block, dict):
-            _write_strings(text, block.get("text"), block.get("thinking"), block.get("name"))
-            if isinstance(block.get("input"), dict):
-                text.write(json.dumps(block["input"], ensure_ascii=False))
+            _write_block(text, block)
+            text.write(_input(block))
     return text.getvalue()
+
+
+def _write_block(text: StringIO, block: dict[str, Any]) -> None:
+    """What the model has generated of it, but for a call's input."""
+    before = text.tell()
+    _write_strings(text, block.get("name"), block.get("text"), block.get("thinking"))
+    text.write(sealed(block.get("signature") or block.get("data"), text.tell() - before))
+    if text.tell() == before and not block.get("input"):
+        text.write(unknown({str(block.get("type")): block}))
+
+
+def _input(block: dict[str, Any]) -> str:
+    given = block.get("input")
+    return json.dumps(given, ensure_ascii=False) if given and isinstance(given, dict) else ""
 
 
 def _write_strings(text: StringIO, *found: Any) -> None:
@@ -334,7 +348,8 @@ class MessagesStream:
         self._splitter = Splitter()
         self._text = StringIO()
         self._started = False
-        self._open: set[int] = set()  # blocks that have begun and not ended
+        # Blocks that have begun and not ended: how long the text was then, and the input that came with the beginning.
+        self._open: dict[int, tuple[int, str]] = {}
         self._usage: dict[str, Any] = {}
         self._done = False
         self._trails = False  # more comes behind `message_stop`
@@ -438,8 +453,8 @@ class MessagesStream:
         match sent.type:
             case "content_block_delta":
                 self.events += 1
-                if (said := sent.delta) is not None:
-                    _write_strings(self._text, said.text, said.partial_json, said.thinking)
+                if sent.delta is not None:
+                    self._listen(sent.index, sent.delta, frame)
                 return frame.raw
             case "message_start":
                 return self._start(sent, frame)
@@ -449,15 +464,25 @@ class MessagesStream:
                 self._done = self.finished = True
                 self.usage = billed(self._usage)
             case "content_block_stop":
-                self._open.discard(sent.index)
+                began, given = self._open.pop(sent.index, (0, ""))
+                if self._text.tell() == began:  # it has not come in deltas
+                    self._text.write(given)
             case "error":
                 self.error = read_error(frame.data) or {"message": frame.data.decode(errors="replace")}
             case "content_block_start" if sent.content_block is not None:
-                block = sent.content_block
-                self._open.add(sent.index)
-                _write_strings(self._text, block.get("text"), block.get("thinking"), block.get("name"))
+                _write_block(self._text, sent.content_block)
+                self._open[sent.index] = (self._text.tell(), _input(sent.content_block))
         self.events += sent.type != "ping"
         return frame.raw
+
+    def _listen(self, index: int, said: Delta, frame: Frame) -> None:
+        if words := said.text or said.partial_json or said.thinking:
+            self._text.write(words)
+        elif said.signature is not None:  # where thoughts are not shown, there is nothing but that
+            began, _ = self._open.get(index, (0, ""))
+            self._text.write(sealed(said.signature, self._text.tell() - began))
+        elif said.type not in _KNOWN:
+            self._text.write(unknown((value(frame.data) or {}).get("delta")))
 
     def _start(self, sent: Sent, frame: Frame) -> bytes:
         self._started = True
@@ -493,6 +518,9 @@ class MessagesStream:
     def _count(self, found: dict[str, Any] | None) -> None:
         if found is not None:
             self._usage = merged(self._usage, found)
+
+
+_KNOWN = frozenset({"citations_delta", "input_json_delta", "text_delta", "thinking_delta"})
 
 
 def _event(said: dict[str, Any]) -> bytes:

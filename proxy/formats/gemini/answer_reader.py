@@ -41,13 +41,12 @@ from proxy.formats.gemini.wire import (
     WireChunk,
     WirePart,
     error_of,
-    one,
     place,
+    raw_part,
     read_answer_chunk,
     read_chunk,
     read_error,
     read_usage,
-    whole,
 )
 
 # With `enum-encoding=int`. From 6 on these are Vertex's; AI Studio's are one behind, and up to 8 filters, too.
@@ -406,7 +405,7 @@ class _Hearing:
         for position, candidate in enumerate(chunk.candidates or ()):
             number = place(candidate, position)
             voice = self._voice(number)
-            out += voice.hear(candidate, lambda part, position=position: _raw(payload, position, part))  # type: ignore[misc]
+            out += voice.hear(candidate, lambda part, position=position: raw_part(payload, position, part))  # type: ignore[misc]
             if candidate.finish_reason:
                 self._open.discard(number)
             elif not self.finished or (candidate.content is not None and candidate.content.parts):
@@ -448,15 +447,6 @@ class _Hearing:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _raw(payload: bytes, position: int, number: int) -> dict[str, Any]:
-    """A part as it came: for kinds that only Gemini has."""
-    try:
-        found = one(msgspec.json.decode(payload))
-    except (msgspec.DecodeError, RecursionError):
-        found = whole(payload)
-    return _dict(found["candidates"][position]["content"]["parts"][number])
 
 
 def read_answer(body: bytes, seed: str) -> Answer:

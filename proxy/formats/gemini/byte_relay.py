@@ -1,7 +1,6 @@
 """Gemini's answers on their way to a Gemini client, streamed and plain: the bytes pass. Called by `gemini`."""
 
 import json
-from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -13,14 +12,15 @@ from proxy.formats.gemini.wire import (
     ARRAY,
     BOM,
     Unpacker,
+    WireCandidate,
     WireChunk,
-    WirePart,
     closing,
     error_object,
     error_of,
     framed,
     framed_error,
     place,
+    raw_part,
     read_answer_chunk,
     read_chunk,
     read_error,
@@ -28,6 +28,7 @@ from proxy.formats.gemini.wire import (
     write_usage,
 )
 from proxy.formats.splice import Malformed, Members, append
+from proxy.formats.spoken import media, sealed, unknown
 from proxy.formats.sse import Frame
 
 _EMPTY_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -55,8 +56,8 @@ class GeminiStream:
         "_open",
         "_pricer",
         "_text",
-        "_told",
         "_unpacker",
+        "_usage",
         "broken",
         "error",
         "events",
@@ -78,15 +79,17 @@ class GeminiStream:
         self.finished = False
         self._id: Any = None  # the answer's, as the provider gave it
         self._metadata: dict[str, Any] | None = None  # the last count
-        self._counted: dict[str, Any] | None = None  # the last of more than the prompt
-        self._told: Usage | None = None  # by the gateway, that has cut it off
+        self._counted: dict[str, Any] | None = None  # the last of more than the prompt, while nobody has read it
+        self._usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         self.broken = ""
 
     @property
     def usage(self) -> Usage | None:
         """The last count: each is of all that came before. One of the prompt alone says nothing of what was said."""
-        return self._told or read_usage(self._counted)
+        if self._counted is not None:
+            self._usage, self._counted = read_usage(self._counted), None
+        return self._usage
 
     @property
     def prompt_usage(self) -> Usage | None:
@@ -129,7 +132,7 @@ class GeminiStream:
             named = {"responseId": self._id} if self._id is not None else {}
             self.events += 1
             out = framed(msgspec.json.encode({**found, **named}), self._framing, first=self.events == 1)
-        self._told = usage
+        self._usage, self._counted = usage, None
         self._closed = self.finished = True
         return out + closing(self._framing, empty=not self.events)
 
@@ -179,7 +182,7 @@ class GeminiStream:
 
     def _edit(self, payload: bytes, chunk: WireChunk) -> bytes:
         """Note what the meter needs; the payload comes back, with the catalog's model and, at the end, the price."""
-        ends = self._note(chunk)
+        ends = self._note(chunk, payload)
         renamed = chunk.model_version is not None and chunk.model_version != self._model
         found = chunk.usage_metadata
         self._id = chunk.response_id
@@ -193,7 +196,7 @@ class GeminiStream:
                 return edited(payload, values, found, self._pricer(usage))
         return self._rename(payload) if renamed else payload
 
-    def _note(self, chunk: WireChunk) -> bool:
+    def _note(self, chunk: WireChunk, payload: bytes) -> bool:
         """Whether the answer may end here."""
         if not chunk.candidates:
             self.finished = self.finished or bool(chunk.blocked)
@@ -201,7 +204,7 @@ class GeminiStream:
         for position, candidate in enumerate(chunk.candidates):
             parts = candidate.content.parts if candidate.content is not None else None
             if parts:
-                listen(self._text, parts)
+                _listen(self._text, candidate, payload, position)
             if candidate.finish_reason:
                 self._open.discard(place(candidate, position))
             elif parts or not self.finished:
@@ -236,15 +239,24 @@ def _one(payload: bytes) -> bytes:
     return bytes(found[0]) if len(found) == 1 else payload
 
 
-def listen(text: StringIO, parts: list[WirePart]) -> None:
-    """What the model said, thought and called, run together."""
-    for part in parts:
+def _listen(text: StringIO, candidate: WireCandidate, payload: bytes, position: int) -> None:
+    """What the model said, thought, called and drew, run together."""
+    assert candidate.content is not None
+    for number, part in enumerate(candidate.content.parts or ()):
         if isinstance(part.text, str):
             text.write(part.text)
         elif isinstance(call := part.function_call, dict):
             text.write(str(call.get("name") or ""))
-            if said := call.get("args") or call.get("partialArgs"):
+            if said := call.get("args"):
                 text.write(json.dumps(said, ensure_ascii=False))
+            text.write(unknown(call.get("partialArgs")))
+        elif isinstance(blob := part.inline_data, dict):
+            if part.thought is not True:  # drafts are free
+                text.write(media(str(blob.get("mimeType")), blob.get("data")))
+        else:
+            text.write(unknown(raw_part(payload, position, number)))
+        if part.thought_signature is not None:
+            text.write(sealed(part.thought_signature, text.tell()))
 
 
 def edited(payload: bytes, values: dict[str, bytes], found: Any, gains: dict[str, bytes]) -> bytes:
@@ -271,7 +283,7 @@ def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
     body = body.removeprefix(BOM)
     chunk = read_answer_chunk(body)
     usage = read_usage(chunk.usage_metadata)
-    text = "" if usage is not None else "".join(_said(chunk))
+    text = "" if usage is not None else _said(chunk, body)
     values = {"modelVersion": msgspec.json.encode(model)} if chunk.model_version is not None else {}
     if usage is not None:
         return Relayed(edited(body, values, chunk.usage_metadata, pricer(usage)), usage, text)
@@ -281,9 +293,9 @@ def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
         return Relayed(body, usage, text)
 
 
-def _said(chunk: WireChunk) -> Iterator[str]:
-    for candidate in chunk.candidates or ():
-        if candidate.content is not None and candidate.content.parts:
-            text = StringIO()
-            listen(text, candidate.content.parts)
-            yield text.getvalue()
+def _said(chunk: WireChunk, body: bytes) -> str:
+    text = StringIO()
+    for position, candidate in enumerate(chunk.candidates or ()):
+        if candidate.content is not None:
+            _listen(text, candidate, body, position)
+    return text.getvalue()

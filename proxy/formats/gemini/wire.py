@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer
 from proxy.formats.canonical import Usage
-from proxy.formats.lenient import UNREADABLE, count, lax
+from proxy.formats.lenient import UNREADABLE, count, lax, value
 from proxy.formats.sse import MAX_EVENT, Frame, Splitter
 
 NAME = "gemini"
@@ -94,6 +94,13 @@ def whole(payload: bytes) -> Any:
 def one(found: Any) -> Any:
     """Google wraps the errors of streams, and some vendors answers, in a list."""
     return found[0] if isinstance(found, list) and found else found
+
+
+def raw_part(payload: bytes, position: int, number: int) -> dict[str, Any]:
+    """A part as it came: for kinds that only Gemini has. Empty where it is nested too deeply to be read."""
+    found = one(value(payload))
+    part = found["candidates"][position]["content"]["parts"][number] if isinstance(found, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def place(candidate: WireCandidate, position: int) -> int:
@@ -298,6 +305,9 @@ def error_object(error: Error) -> bytes:
     if error.param:
         violation = {"field": error.param, "description": error.message}
         details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})  # type: ignore[dict-item]
+    if error.retry_after is not None:
+        wait = f"{max(0.0, error.retry_after):.3f}".rstrip("0").rstrip(".")
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait}s"})
     status = STATUSES.get(error.status) or ("INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
     said = {"code": error.status, "message": error.message, "status": status, "details": details}
     return msgspec.json.encode({"error": said})

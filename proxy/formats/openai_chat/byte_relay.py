@@ -6,6 +6,7 @@ the client did not ask for is held back. Called through `openai_chat`.
 """
 
 import json
+from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
@@ -13,24 +14,16 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
-from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, priced, value
+from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, objects, priced, value
 from proxy.formats.openai_chat.wire import DONE, as_error, error_event, read_error, read_usage, write_usage
 from proxy.formats.splice import Malformed, Members
+from proxy.formats.spoken import media, sealed, unknown
 from proxy.formats.sse import Frame, Splitter
 
 
-class _Delta(msgspec.Struct, gc=False):
-    content: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-
-
 class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    message: _Delta | None = None
+    delta: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
     finish_reason: Any = None
     index: int | None = 0
 
@@ -230,8 +223,8 @@ class ChatStream:
     def _note(self, chunk: _Chunk, payload: bytes) -> bytes:
         """Keep what the meter needs; the payload comes back, with a price in its usage where it has one."""
         for choice in chunk.choices or ():
-            if choice.delta is not None:
-                self._listen(choice.delta)
+            if (said := choice.message if choice.delta is None else choice.delta) is not None:
+                self._listen(said)
             if choice.finish_reason:
                 self._open.discard(choice.index)
                 self.finished = not self._open
@@ -252,7 +245,9 @@ class ChatStream:
     def _begin(self, choice: _Choice) -> None:
         """One of several choices is under way. A delta without content after a choice's end does not open it again."""
         said = choice.delta
-        if choice.index is not None and (not self.finished or (said is not None and (said.content or said.tool_calls))):
+        if choice.index is not None and (
+            not self.finished or (said is not None and (said.get("content") or said.get("tool_calls")))
+        ):
             self._open.add(choice.index)
             self.finished = False
 
@@ -263,13 +258,12 @@ class ChatStream:
         except Malformed:  # a name stands twice, or what `_lenient` lets pass
             return payload
 
-    def _listen(self, delta: _Delta) -> None:
-        content = delta.content
-        if isinstance(content, str):
-            self._text.write(content)
-            if content and not delta.tool_calls and not delta.reasoning_content and not delta.reasoning:
-                return
-        _write_text(self._text, delta)
+    def _listen(self, delta: dict[str, Any]) -> None:
+        content = delta.get("content")
+        if content and type(content) is str and (len(delta) == 1 or _is_plain(delta)):
+            self._text.write(content)  # nearly every delta is that
+        else:
+            _write_said(self._text, delta)
 
     def _rename(self, payload: bytes) -> bytes:
         """Put the catalog's ID for the provider's own. Events begin alike up to there: the beginning is learnt."""
@@ -305,11 +299,11 @@ def _lenient(payload: bytes) -> _Chunk | None:
     choices = found.get("choices")
     for choice in choices if isinstance(choices, list) else []:
         if isinstance(choice, dict):
-            delta = choice.get("delta")
-            said = {name: delta.get(name) for name in _Delta.__struct_fields__} if isinstance(delta, dict) else {}
+            delta = choice.get("message") if choice.get("delta") is None else choice["delta"]
+            said = delta if isinstance(delta, dict) else {}
             chunk.choices = [
                 *(chunk.choices or []),
-                _Choice(_Delta(**said), None, choice.get("finish_reason"), count(choice.get("index"))),
+                _Choice(said, None, choice.get("finish_reason"), count(choice.get("index"))),
             ]
     return chunk
 
@@ -325,17 +319,85 @@ def unusual_error(event: bytes, payload: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _write_text(text: StringIO, said: _Delta) -> None:
-    """All but plain string content, which the caller has written."""
-    if isinstance(said.content, list):  # Mistral and others send parts
-        for part in said.content:
-            if isinstance(part, dict):
-                write_strings(text, part.get("text"), part.get("thinking"))
-    write_strings(text, said.reasoning_content or said.reasoning, said.refusal)
-    calls = said.tool_calls if isinstance(said.tool_calls, list) else []
-    for function in [call.get("function") for call in calls if isinstance(call, dict)] + [said.function_call]:
-        if isinstance(function, dict):
-            write_strings(text, function.get("name"), function.get("arguments"))
+# --- what was said ---------------------------------------------------------------------------------------------------
+
+
+def _is_plain(delta: dict[str, Any]) -> bool:
+    """Content, and nothing else that would be generated."""
+    return {name for name, found in delta.items() if found} <= _PLAIN
+
+
+_PLAIN = frozenset({"content", "role"})
+
+
+def _write_said(text: StringIO, said: dict[str, Any]) -> None:
+    """All that the model has generated of a delta, or of a message. The same thoughts under two names are said once."""
+    before, thought = text.tell(), False
+    for name, found in said.items():
+        if not found:
+            pass
+        elif name in _THOUGHTS:
+            if type(found) is str and not thought:
+                text.write(found)
+                thought = True
+        elif name in _WORDS and type(found) is str:
+            text.write(found)
+        elif name in _WRITERS:
+            _WRITERS[name](text, found)
+    if details := said.get("reasoning_details"):
+        _write_details(text, details, thought=thought)
+    if text.tell() == before:
+        text.write(unknown(said))
+
+
+_THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking"})
+_WORDS = frozenset({"content", "refusal"})
+
+
+def _write_details(text: StringIO, details: Any, *, thought: bool) -> None:
+    """OpenRouter's. `thought`: what they say has been said."""
+    for detail in objects(details):
+        if not thought:
+            write_strings(text, detail.get("text"), detail.get("summary"))
+        text.write(sealed(detail.get("data") or detail.get("signature"), text.tell()))
+
+
+def _write_content(text: StringIO, content: Any) -> None:
+    """What is no text: Mistral's and others' parts, with images; Cloudflare's object that was asked for."""
+    if isinstance(content, dict):
+        text.write(encode(content).decode())
+    for part in objects(content):
+        if "image_url" in part:
+            url = part["image_url"]
+            text.write(media("image", url.get("url") if isinstance(url, dict) else url))
+        else:
+            write_strings(text, part.get("text"), part.get("thinking"))
+
+
+def _write_call(text: StringIO, called: Any) -> None:
+    if isinstance(called, dict):
+        given = called.get("arguments") or called.get("input")
+        whole = encode(given).decode() if isinstance(given, dict) else given  # some vendors do not send its text
+        write_strings(text, called.get("name"), whole)
+
+
+def _write_calls(text: StringIO, calls: Any) -> None:
+    for call in objects(calls):
+        _write_call(text, call.get("function") or call.get("custom"))
+
+
+def _write_audio(text: StringIO, audio: Any) -> None:
+    """How many tokens its data are, nobody says."""
+    write_strings(text, audio.get("transcript") if isinstance(audio, dict) else None)
+
+
+_WRITERS: dict[str, Callable[[StringIO, Any], None]] = {
+    "audio": _write_audio,
+    "content": _write_content,
+    "function_call": _write_call,
+    "images": _write_content,  # OpenRouter's
+    "tool_calls": _write_calls,
+}
 
 
 def write_strings(text: StringIO, *values: Any) -> None:
@@ -401,8 +463,7 @@ def _said(choices: bytes) -> str:
     try:
         for choice in msgspec.json.decode(choices, type=list[_Choice] | None) or ():
             if choice.message is not None:
-                write_strings(text, choice.message.content if isinstance(choice.message.content, str) else None)
-                _write_text(text, choice.message)
+                _write_said(text, choice.message)
     except UNREADABLE:
         return choices.decode(errors="replace")  # other types than OpenAI's: count it whole rather than not at all
     return text.getvalue()
@@ -410,4 +471,5 @@ def _said(choices: bytes) -> str:
 
 def said_in_message(text: StringIO, message: dict[str, Any]) -> None:
     """What a message of a request holds beside its content."""
-    _write_text(text, _Delta(tool_calls=message.get("tool_calls"), function_call=message.get("function_call")))
+    _write_calls(text, message.get("tool_calls"))
+    _write_call(text, message.get("function_call"))

@@ -15,8 +15,9 @@ import msgspec
 from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, mended, objects, priced, string
-from proxy.formats.openai_responses.unfinished import NOTED, Unfinished
+from proxy.formats.openai_responses.unfinished import ADDED, DONE, NOTED, Unfinished, index_of
 from proxy.formats.splice import Malformed, Members
+from proxy.formats.spoken import sealed, unknown
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "openai_responses"
@@ -24,6 +25,8 @@ ENDS = frozenset({"response.completed", "response.incomplete"})
 _OPENINGS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
 _MOST_HELD = 256 * 1024  # bytes of an opening event; a longer one is worth sending on
 _FAILED = frozenset({"failed", "cancelled"})
+_SOUND = "response.audio.delta"  # its transcript comes beside it
+_NOT_SAID = frozenset({_SOUND, "response.shell_call_output_content.delta"})  # that is the provider's machine
 
 
 # --- what strangers send ---------------------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ def edit_answer(body: bytes, model: str, pricer: Pricer) -> Relayed:
         return _lax_answer(body, str(why))
     response = Response(members, model, pricer)
     refuse_error({name: value(members[name]) for name in ("error", "status", "output") if name in members}, body)
-    return Relayed(response.text, response.usage, "" if response.usage else said(value(members["output"])))
+    return Relayed(response.text, response.usage, "" if response.usage else _generated(value(members["output"])))
 
 
 def _lax_answer(body: bytes, why: str) -> Relayed:
@@ -155,7 +158,7 @@ def _lax_answer(body: bytes, why: str) -> Relayed:
         raise NotAnAnswer(f"its answer is not a JSON object: {why}")
     refuse_error(found, body)
     usage = read_usage(found.get("usage"))
-    return Relayed(body, usage, "" if usage else said(found["output"]))
+    return Relayed(body, usage, "" if usage else _generated(found["output"]))
 
 
 def refuse_error(found: dict[str, Any], body: bytes) -> None:
@@ -171,11 +174,35 @@ def said(output: Any) -> str:
     """What the model said, thought and called, run together."""
     text = StringIO()
     for item in objects(output):
-        for name in ("name", "arguments", "input", "code"):
-            text.write(string(item.get(name)))
-        for part in objects(item.get("content")) + objects(item.get("summary")):
-            text.write(string(part.get("text")) or string(part.get("refusal")))
+        _write_item(text, item)
     return text.getvalue()
+
+
+def _write_item(text: StringIO, item: dict[str, Any]) -> None:
+    text.writelines(string(item.get(name)) for name in ("name", "arguments", "input", "code"))
+    for part in objects(item.get("content")) + objects(item.get("summary")):
+        text.writelines(string(part.get(name)) for name in ("text", "refusal", "transcript"))
+
+
+def _generated(output: Any) -> str:
+    text = StringIO()
+    for item in objects(output):
+        _write_whole(text, item)
+    return text.getvalue()
+
+
+def _write_whole(text: StringIO, item: dict[str, Any]) -> None:
+    """All that its model has generated of it. Images are made, and billed, by models of their own."""
+    before = text.tell()
+    _write_item(text, item)
+    if text.tell() - before == len(string(item.get("name"))):
+        text.write(unknown({string(item.get("type")): item}))
+    text.write(_thoughts_in(item, text.tell() - before))
+
+
+def _thoughts_in(item: dict[str, Any], said: int) -> str:
+    """Those that only the provider can read. A compaction is sealed too, but holds the conversation as well."""
+    return sealed(item.get("encrypted_content"), said) if item.get("type") == "reasoning" else ""
 
 
 class Response:
@@ -231,16 +258,18 @@ class Relay:
     """
 
     __slots__ = (
+        "_begun",
         "_closed",
         "_done",
         "_held",
+        "_item",
         "_last",
         "_model",
         "_pricer",
         "_prompt",
         "_sequence",
         "_splitter",
-        "_streamed",
+        "_spoken",
         "_text",
         "_unfinished",
         "_whole",
@@ -258,7 +287,9 @@ class Relay:
         self._splitter = Splitter()
         self._text = StringIO()
         self._unfinished = Unfinished()
-        self._streamed = False  # a delta has come of the item that is open
+        self._spoken: set[int | None] = set()  # items that come in deltas, by `output_index`
+        self._item: int | None = None  # the last that has begun
+        self._begun = 0  # how long the text was then
         self._sequence = -1  # the last event's number
         self._last = b""  # the response object as it came last
         self._held: tuple[bytes, dict[str, Any]] | None = None  # an `error` event
@@ -394,27 +425,39 @@ class Relay:
             return held
         if text:
             return held + self._with_response(frame, kind, text)
-        if isinstance(found.delta, str):
-            place = (found.output_index, kind, found.content_index, found.summary_index)
-            if place != self._unfinished.place:
-                self._unfinished.speak(place, self._text.tell())
-            self._text.write(found.delta)
-            self._streamed = True
+        if found.delta is not None:
+            self._hear(kind, found)
         elif found.item is not None:
             self._listen(kind, found)
         elif kind in NOTED:
             self._unfinished.note(frame.data)
         return frame.raw
 
+    def _hear(self, kind: str, found: _Event) -> None:
+        if isinstance(found.delta, str) and kind != _SOUND:
+            place = (found.output_index, kind, found.content_index, found.summary_index)
+            if place != self._unfinished.place:
+                self._unfinished.speak(place, self._text.tell())
+                self._spoken.add(index_of(found.output_index))
+            self._text.write(found.delta)
+        elif kind not in _NOT_SAID:
+            self._unfinished.speak(None, self._text.tell())
+            self._text.write(unknown(found.delta))
+
     def _listen(self, kind: str, found: _Event) -> None:
         """The name of what is called; and all of an item that did not come in deltas."""
-        item = found.item
-        self._unfinished.item(kind, found.output_index, item, self._text.tell())
-        if kind == "response.output_item.added":
-            self._streamed = False
-            self._text.write(string(item.get("name")) if isinstance(item, dict) else "")
-        elif kind == "response.output_item.done" and not self._streamed:
-            self._text.write(said([item]))
+        item = found.item if isinstance(found.item, dict) else {}
+        self._unfinished.item(kind, found.output_index, found.item, self._text.tell())
+        if kind == ADDED:
+            self._item, self._begun = index_of(found.output_index), self._text.tell()
+            self._spoken.discard(self._item)
+            self._text.write(string(item.get("name")))
+        elif kind == DONE:
+            index = index_of(found.output_index)
+            if (self._item if index is None else index) not in self._spoken:
+                _write_whole(self._text, {**item, "name": ""})
+            else:
+                self._text.write(_thoughts_in(item, self._text.tell() - self._begun))
 
     def _with_response(self, frame: Frame, kind: str, text: bytes) -> bytes:
         out = frame.raw

@@ -51,7 +51,7 @@ class Unfinished:
     def item(self, kind: str, index: Any, item: Any, at: int) -> None:
         """One begins, or is done. `at`: how long the text is."""
         self.speak(None, at)
-        number = _number(index)
+        number = index_of(index)
         if kind == ADDED and isinstance(item, dict):
             self._open[number] = item
         elif kind == DONE:
@@ -80,10 +80,10 @@ class Unfinished:
         for number, item in self._open.items():
             ended = _Ended(number, item)
             for note in notes:
-                if _number(note.get("output_index")) == number:
+                if index_of(note.get("output_index")) == number:
                     ended.note(note)
             for place, said in spans:
-                if _number(place[0]) == number:
+                if index_of(place[0]) == number:
                     ended.say(place, said)
             yield from ended.events()
             self._keep(number, ended.item)
@@ -119,7 +119,7 @@ class _Ended:
         name = kind.removesuffix(".done")
         if kind in _OF_PART:
             where = _OF_PART[kind]
-            number = _number(found.get(f"{where}_index")) or 0
+            number = index_of(found.get(f"{where}_index")) or 0
             part = self._parts[where, number] = _Part(found.get("part"))
             part.whole = part.done = kind.endswith(".done")
         elif kind == _ANNOTATED:
@@ -142,7 +142,7 @@ class _Ended:
 
     def _part(self, name: str, content_index: Any, summary_index: Any) -> _Part:
         where, kind, member = _IN_PART[name]
-        key = where, _number(summary_index if where == "summary" else content_index) or 0
+        key = where, index_of(summary_index if where == "summary" else content_index) or 0
         if key not in self._parts:  # its beginning was left out
             self._parts[key] = _Part({"type": kind, member: ""})
         return self._parts[key]
@@ -177,6 +177,6 @@ class _Ended:
         return {"type": name, **self._place, **members}
 
 
-def _number(found: Any) -> int | None:
+def index_of(found: Any) -> int | None:
     """Some vendors leave the places out."""
     return found if type(found) is int else None

@@ -1,7 +1,6 @@
 """`manage.py jobs list|run NAME`: the periodic jobs, when they ran last, and one of them now."""
 
 from argparse import Namespace
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -9,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from proxy import jobs
 
-COLUMNS = ("job", "every", "state", "finished, UTC", "took", "result")
+COLUMNS = ("job", "every", "state", "finished, UTC", "took", "next, UTC", "result")
 
 
 class Command(BaseCommand):
@@ -46,4 +45,5 @@ def _row(status: jobs.Status) -> tuple[str, ...]:
     state = f"running at {status.runner}" if status.runner else status.state
     finished = f"{status.finished:%Y-%m-%d %H:%M:%S}" if status.finished else "-"
     took = f"{status.took.total_seconds():.1f} s" if status.took is not None else "-"
-    return status.name, str(timedelta(seconds=status.seconds)), state, finished, took, status.result or "-"
+    again = f"{status.again:%Y-%m-%d %H:%M:%S}" if status.again else "-" if status.runner else "now"
+    return status.name, jobs.every(status.seconds), state, finished, took, again, status.result or "-"

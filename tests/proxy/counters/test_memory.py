@@ -244,18 +244,15 @@ def test_what_a_dead_process_owes(memory: Memory, clock: Clock) -> None:
     assert run(memory.adjust(Wish("b", funds=(Fund("a8", 0),), amount=100))).held == 100
 
 
-def test_what_nobody_renews_expires(memory: Memory, clock: Clock) -> None:
+def test_a_process_that_stood_still_keeps_what_it_holds(memory: Memory, clock: Clock) -> None:
+    """Stopped by a signal or with its machine: its requests go on afterwards, and will be charged."""
     admit(memory, "a", PLACES, funds=(MINE,), amount=100, least=100)
-    clock.now += HOLD_SECONDS - 1
-    memory.renew()
-    clock.now += HOLD_SECONDS - 1
+    clock.now += 10 * HOLD_SECONDS
     with pytest.raises(NotAffordable):
-        admit(memory, "b", PLACES, funds=(MINE,), amount=100, least=100)
-    clock.now += 1
-    assert admit(memory, "b", PLACES, funds=(MINE,), amount=100, least=100).held == 100
-    assert admitted(memory, 5, PLACES) == 1
+        admit(memory, "b", funds=(MINE,), amount=100, least=100)
+    assert admitted(memory, 5, PLACES) == 1, "of two"
     memory.settle("a", 50, None)
-    assert admit(memory, "c", funds=(MINE,)).spare == 0, "what has expired is not settled any more"
+    assert admit(memory, "c", funds=(MINE,), amount=50, least=50).held == 50
 
 
 def test_a_request_that_was_refused_elsewhere_is_withdrawn(memory: Memory) -> None:

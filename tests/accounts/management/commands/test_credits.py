@@ -42,7 +42,7 @@ def test_the_balance_of_an_account_without_entries():
     assert run("balance", "acme") == ("0\n", "")
 
 
-@pytest.mark.parametrize("amount", ["ten", "", "NaN", "inf", "0", "0.0000000000001", "9000001", "-9000001"])
+@pytest.mark.parametrize("amount", ["ten", "", "1_000", "NaN", "inf", "0", "0.0000000000001", "9000001", "-9000001"])
 def test_a_bad_amount_is_refused(amount):
     assert refusal("grant", "acme", amount).startswith("USD: ")
     assert not LedgerEntry.objects.exists()
@@ -54,7 +54,9 @@ def test_a_long_note_is_refused():
 
 @pytest.mark.parametrize("words", [("grant", "acne", "1"), ("balance", "acne")])
 def test_an_unknown_account_is_refused_and_not_made(words):
-    assert refusal(*words).startswith("ACCOUNT: ")
+    assert refusal(*words) == (
+        "ACCOUNT: there is no account 'acne'. It is made with its first key: manage.py keys create --account acne"
+    )
     assert Account.objects.count() == 1
 
 
