@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.formats.base import Error, NotAnAnswer
 from proxy.formats.canonical import Usage
-from proxy.formats.lenient import UNREADABLE, count, lax, value
+from proxy.formats.lenient import UNREADABLE, count, lax
 from proxy.formats.sse import MAX_EVENT, Frame, Splitter
 
 NAME = "gemini"
@@ -98,8 +98,14 @@ def one(found: Any) -> Any:
 
 def raw_part(payload: bytes, position: int, number: int) -> dict[str, Any]:
     """A part as it came: for kinds that only Gemini has. Empty where it is nested too deeply to be read."""
-    found = one(value(payload))
-    part = found["candidates"][position]["content"]["parts"][number] if isinstance(found, dict) else None
+    try:
+        found = one(msgspec.json.decode(payload))
+    except UNREADABLE:
+        try:
+            found = whole(payload)
+        except ValueError:
+            return {}
+    part = found["candidates"][position]["content"]["parts"][number]
     return part if isinstance(part, dict) else {}
 
 

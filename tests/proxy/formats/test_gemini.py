@@ -97,7 +97,6 @@ def test_a_bound_is_said_once(text: bytes, field: str) -> None:
     assert caught.value.param == field
 
 
-
 def test_what_is_nested_nearly_too_deeply_is_counted_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: bytes) -> None:
         raise RecursionError  # how deep is too deep depends on the stack that it is read on

@@ -7,7 +7,22 @@ import pytest
 
 from proxy.formats import anthropic_messages, gemini, openai_chat, openai_completions, openai_responses
 from proxy.formats.base import Ask, Client, Losses, NotAnAnswer
-from proxy.formats.canonical import End, Event, Finish, PartDelta, PartEnd, PartStart, Start, Text, ToolCall, Usage
+from proxy.formats.canonical import (
+    End,
+    Event,
+    Finish,
+    Media,
+    Opaque,
+    Part,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    Start,
+    Text,
+    Thinking,
+    ToolCall,
+    Usage,
+)
 from proxy.formats.splice import Members
 from proxy.formats.translate import TranslatedStream, translate_answer
 from tests.upstreams import chat_stream, completion, event, tool_call
@@ -45,6 +60,48 @@ def test_an_answer_without_usage_leaves_its_words_to_be_counted() -> None:
     assert usage is None
     assert "look" in text
     assert '"x"' in text
+
+
+def heard(part: Part, signature: str = "") -> str:
+    """What is counted of a stream that holds it."""
+    asked = ask()
+    reader = Told(PartStart(0, part), PartEnd(0, signature=signature))
+    stream = TranslatedStream(reader, anthropic_messages.writer(asked), asked)
+    stream.feed(b"x")
+    assert stream.said == len(stream.text())
+    return stream.text()
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (Opaque("server_tool_use", {"type": "server_tool_use", "name": "f", "input": {"x": "a"}}), "a"),
+        (Opaque("web_search_tool_result", {"content": [{"title": "found"}]}), ""),
+        (Opaque("executableCode", {"executableCode": {"language": "PYTHON", "code": "a"}}), "a"),
+        (Opaque("groundingMetadata", {"groundingMetadata": {"x": "found"}}), ""),
+        (Thinking(redacted=True, signature="A" * 1010), "AA"),
+        (Thinking("abcde", signature="A" * 1010), "abcde"),
+        (Media("image", "image/png", "AAAA"), " image" * 1290),
+        (Media("image", "image/png", "AAAA", origin="openai_responses"), ""),
+        (Media("audio", "audio/wav", "AAAA", transcript="a"), "a"),
+    ],
+)
+def test_all_that_is_generated_is_counted(part: Part, text: str) -> None:
+    assert heard(part) == text
+
+
+def test_images_and_sealed_thoughts_of_a_plain_answer_are_counted() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    sealed = {"type": "reasoning.encrypted", "data": "A" * 2000}
+    message = {"role": "assistant", "content": "a", "images": [image], "reasoning_details": [sealed]}
+    _, usage, text = plain(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+    assert usage is None
+    assert text.count(" image") == 1290
+    assert 200 <= text.count("A") <= 210
+
+
+def test_sealed_thoughts_that_come_last_are_counted() -> None:
+    assert heard(Thinking(), signature="A" * 1010) == "AA"
 
 
 def test_what_is_no_answer() -> None:

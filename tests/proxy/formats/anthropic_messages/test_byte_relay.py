@@ -204,6 +204,44 @@ def test_a_plain_answer_without_usage_leaves_its_text_to_be_counted() -> None:
     assert (relayed.usage, relayed.text) == (None, 'Hif{"a": 1}')
 
 
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        ({"type": "server_tool_use", "name": "f", "input": {"a": 1}}, 'f{"a": 1}'),
+        ({"type": "compaction", "content": "a"}, "a"),
+        ({"type": "redacted_thinking", "data": "A" * 1010}, "AA"),
+        ({"type": "thinking", "thinking": "", "signature": "A" * 1010}, "AA"),
+        ({"type": "thinking", "thinking": "abcde", "signature": "A" * 1010}, "abcde"),
+        ({"type": "web_search_tool_result", "content": [{"title": "found"}]}, ""),
+        ({"type": "text", "text": "a", "citations": [{"cited_text": "found"}]}, "a"),
+    ],
+)
+def test_all_that_is_generated_is_counted(block: dict[str, Any], text: str) -> None:
+    """In a plain answer without usage, and of a block that comes whole in a stream."""
+    body = json.dumps({"type": "message", "content": [block]}).encode()
+    assert anthropic_messages.edit_answer(body, wire.MODEL, wire.pricer).text == text
+    stream = relay()
+    stream.feed(wire.sse(wire.start(), *wire.block(0, **block)))
+    assert stream.text() == text
+
+
+@pytest.mark.parametrize(
+    ("events", "text"),
+    [
+        (wire.thought(0, "", "A" * 1010), "AA"),
+        (wire.thought(0, "abcde", "A" * 1010), "abcde"),
+        (wire.block(0, {"type": "compaction_delta", "content": "a"}, type="compaction", content=None), "a"),
+        (wire.block(0, {"type": "new_delta", "more": ["a"]}, type="new"), "a"),
+        (wire.block(0, {"type": "citations_delta", "citation": {"cited_text": "found"}}, type="text", text="a"), "a"),
+        (wire.block(0, {"type": "input_json_delta", "partial_json": "{}"}, type="tool_use", input={"a": 1}), "{}"),
+    ],
+)
+def test_all_that_is_streamed_is_counted_once(events: list[dict[str, Any]], text: str) -> None:
+    stream = relay()
+    stream.feed(wire.sse(wire.start(), *wire.words(1, "x"), *events))
+    assert stream.text() == "x" + text
+
+
 def test_an_answer_that_only_a_lax_reader_takes_passes() -> None:
     body = b'{"model":"up-1","content":[{"type":"text","text":"\\ud83d"}],"usage":{"input_tokens":5,"output_tokens":7}}'
     relayed = anthropic_messages.edit_answer(body, wire.MODEL, wire.pricer)

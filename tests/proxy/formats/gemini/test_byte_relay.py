@@ -255,6 +255,35 @@ def test_the_text_to_count_holds_thoughts_and_calls() -> None:
     assert stream.text() == 'hmf{"a": 1}so'
 
 
+IMAGE = {"mimeType": "image/png", "data": "AAAA"}
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({"executableCode": {"language": "PYTHON", "code": "a"}}, "a"),
+        ({"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "found"}}, ""),
+        ({"toolCall": {"toolType": "GOOGLE_SEARCH", "args": {"queries": ["a"]}, "id": "x"}}, "a"),
+        ({"toolResponse": {"toolType": "GOOGLE_SEARCH", "response": {"x": "found"}}}, ""),
+        ({"functionCall": {"partialArgs": [{"jsonPath": "$.x", "stringValue": "a"}]}}, "a"),
+        ({"inlineData": IMAGE}, " image" * 1290),
+        ({"inlineData": IMAGE, "thought": True}, ""),
+        ({"text": "", "thoughtSignature": "A" * 1010}, "AA"),
+        ({"newThing": {"words": "a"}}, "a"),
+    ],
+)
+def test_all_that_is_generated_is_counted(part: object, text: str) -> None:
+    chunk = {"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}
+    assert relayed([data(chunk)])[1].text() == text
+    assert edit_answer(json.dumps(chunk).encode(), MODEL, lambda _: GAINS).text == text
+
+
+def test_a_part_that_nobody_can_read_passes() -> None:
+    deep = b'{"candidates":[{"content":{"parts":[{"new":%b1%b}]},"finishReason":"STOP"}]}' % (b"[" * 900, b"]" * 900)
+    out, stream = relayed([b"data: " + deep + b"\r\n\r\n"])
+    assert (out, stream.text(), stream.broken) == (b"data: " + deep + b"\r\n\r\n", "", "")
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 REFUSED = {"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}
@@ -411,4 +440,5 @@ def test_a_count_of_the_prompt_alone() -> None:
     stream.feed(sent(piece("a", usageMetadata=counted)))
     assert (stream.usage, stream.prompt_usage) == (None, Usage(5, cached=2))
     stream.feed(sent(piece("b", usageMetadata={**counted, "candidatesTokenCount": 2, "totalTokenCount": 7})))
+    assert stream.usage is stream.usage
     assert (stream.usage, stream.prompt_usage) == (Usage(5, 2, 2), Usage(5, cached=2))

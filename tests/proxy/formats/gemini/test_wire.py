@@ -113,6 +113,14 @@ def test_errors_for_clients(status: int, word: str) -> None:
     assert error["details"][1]["fieldViolations"][0]["field"] == "contents[0]"
 
 
+@pytest.mark.parametrize(("wait", "said"), [(59.0, "59s"), (0.25, "0.25s"), (0.0, "0s"), (12.3456, "12.346s")])
+def test_how_long_to_wait_stands_in_the_error(wait: float, said: str) -> None:
+    body = error_object(Error(429, "no", "x", retry_after=wait))
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": said}
+    assert json.loads(body)["error"]["details"] == [info]
+    assert read_error(body)["retry_after"] == pytest.approx(wait, abs=0.001)
+
+
 # --- usage -----------------------------------------------------------------------------------------------------------
 
 

@@ -300,11 +300,53 @@ def test_usage_of_groq() -> None:
         ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "b"}]}, {"text": "a"}]}, "ba"),
         ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}, {"function": {"arguments": "1"}}]}, "f{}1"),
         ({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, "f{}"),
+        (
+            {"tool_calls": [{"type": "custom", "custom": {"name": "f", "input": "a"}}, {"custom": {"input": "b"}}]},
+            "fab",
+        ),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}, 'f{"a":1}'),
+        ({"role": "assistant", "content": "a", "refusal": None, "tool_calls": []}, "a"),
+        ({"content": "a", "thinking": "b"}, "ab"),
+        ({"reasoning": {"text": "b"}}, "b"),
+        ({"content": {"a": 1}}, '{"a":1}'),
+        ({"audio": {"id": "x", "transcript": "a", "data": "AAAA"}}, "a"),
+        ({"audio": {"data": "AAAA"}}, ""),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "a"}, {"summary": "b"}]}, "ab"),
+        ({"reasoning_details": [{"data": "A" * 1010}]}, "AA"),
+        ({"executed_tools": [{"type": "search", "arguments": "a", "output": "found"}]}, "a"),
+        ({"role": "assistant", "inner_voice": ["a"], "provider_metadata": {"x": "y"}}, "a"),
     ],
 )
 def test_all_that_is_said_is_kept_for_counting(delta: object, text: str) -> None:
     _, stream = relayed(event({"choices": [{"delta": delta}]}), FINISH, DONE)
     assert stream.text() == text
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning": "a", "reasoning_content": "a"},
+        {"reasoning": "a", "reasoning_details": [{"type": "reasoning.text", "text": "a", "signature": "A" * 1002}]},
+        {"reasoning_content": "a", "thinking_blocks": [{"type": "thinking", "thinking": "a"}]},
+        {"inner_voice": "a", "again": {"inner_voice": "a"}},
+    ],
+)
+def test_what_is_said_twice_is_counted_once(delta: object) -> None:
+    _, stream = relayed(event({"choices": [{"delta": delta}]}), FINISH, DONE)
+    assert stream.text() == "a"
+
+
+def test_an_image_counts_as_many_tokens() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    for delta in ({"content": "", "images": [image]}, {"content": [image]}):
+        _, stream = relayed(event({"choices": [{"delta": delta}]}), FINISH, DONE)
+        assert stream.text().split() == ["image"] * 1290
+
+
+def test_a_message_in_place_of_a_delta_is_counted() -> None:
+    pieces = [{"message": {"content": "a"}}, {"delta": {}, "message": {"content": "all"}}]
+    _, stream = relayed(*(event({"choices": [piece]}) for piece in pieces), FINISH, DONE)
+    assert stream.text() == "a"
 
 
 # --- errors within a stream ------------------------------------------------------------------------------------------
@@ -402,6 +444,7 @@ def test_a_plain_answer() -> None:
         ({"choices": []}, ""),
         ({"choices": None}, ""),
         ({"choices": [{"message": {"content": None, "tool_calls": [{"function": {"name": "f"}}]}}]}, "f"),
+        ({"choices": [{"message": {"content": "a", "reasoning": "b", "audio": {"transcript": "c"}}}]}, "abc"),
         ({"choices": [{"message": {"content": [{"type": "text", "text": "b"}]}}]}, "b"),
         ({"choices": {"a": 1}}, '{"a": 1}'),
         ({"error": None}, "Hi"),

@@ -47,6 +47,75 @@ def test_what_came_without_deltas_is_counted_too() -> None:
     assert stream.text() == "Hi"
 
 
+def added(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "response.output_item.added", "output_index": 0, "item": item}
+
+
+def done(item: dict[str, Any], **place: int) -> dict[str, Any]:
+    return {"type": "response.output_item.done", **place, "item": item}
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ({"type": "web_search_call", "id": "x", "action": {"type": "search", "query": "a", "sources": ["found"]}}, "a"),
+        ({"type": "mcp_call", "name": "f", "arguments": "a", "output": "found", "server_label": "x"}, "fa"),
+        ({"type": "mcp_list_tools", "tools": [{"description": "found"}]}, ""),
+        ({"type": "code_interpreter_call", "code": "a", "outputs": [{"logs": "found"}]}, "a"),
+        ({"type": "shell_call", "action": {"commands": ["a"]}}, "a"),
+        ({"type": "image_generation_call", "result": "AAAA", "status": "completed"}, ""),
+        ({"type": "function_call", "name": "f", "arguments": {"x": "a"}}, "fa"),
+        ({"type": "reasoning", "summary": [], "encrypted_content": "A" * 1010}, "AA"),
+        ({"type": "compaction", "encrypted_content": "A" * 9000}, ""),
+    ],
+)
+def test_all_that_is_generated_is_counted(item: dict[str, Any], text: str) -> None:
+    """Of an item that comes without deltas, and in a plain answer without usage."""
+    stream = relay()
+    stream.feed(wire.sse(added(item), done(item, output_index=0)))
+    assert stream.text() == text
+    body = json.dumps({"object": "response", "output": [item]}).encode()
+    assert openai_responses.edit_answer(body, wire.MODEL, wire.pricer).text == text
+
+
+@pytest.mark.parametrize("place", [{"output_index": 0}, {}])
+def test_what_came_in_deltas_is_counted_once(place: dict[str, int]) -> None:
+    *opening, _ = wire.streamed(wire.message("Hello"), 0, "Hel", "lo")
+    stream = relay()
+    stream.feed(wire.sse(*opening, done(wire.message("Hello"), **place)))
+    assert stream.text() == "Hello"
+
+
+def test_items_that_overlap_are_counted_once_each() -> None:
+    first, second = (wire.streamed(wire.call("ab", name=name), n, "a", "b") for n, name in enumerate("fg"))
+    stream = relay()
+    stream.feed(wire.sse(*(each for pair in zip(first, second, strict=True) for each in pair)))
+    assert sorted(stream.text()) == sorted("fabgab")
+
+
+@pytest.mark.parametrize(
+    ("kind", "delta", "text"),
+    [
+        ("response.audio.delta", "AAAA", ""),
+        ("response.audio.transcript.delta", "a", "a"),
+        ("response.shell_call_output_content.delta", {"stdout": "found"}, ""),
+        ("response.reasoning_summary.delta", {"type": "x", "text": "a"}, "a"),
+        ("response.new.delta", "a", "a"),
+    ],
+)
+def test_deltas(kind: str, delta: object, text: str) -> None:
+    stream = relay()
+    stream.feed(wire.sse({"type": kind, "output_index": 0, "delta": delta}))
+    assert stream.text() == text
+
+
+def test_thoughts_beyond_their_summary_are_counted() -> None:
+    thought = wire.thought("abcde", encrypted_content="A" * 1020)
+    stream = relay()
+    stream.feed(wire.sse(*wire.streamed(thought, 0, "abcde")))
+    assert stream.text() == "abcdeAA"
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_any_cutting_gives_the_same(size: int) -> None:
     stream, data = relay(), wire.sse(*wire.example())
