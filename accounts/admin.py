@@ -535,6 +535,7 @@ class LedgerEntryAdmin(ModelAdmin):
     paginator = InfinitePaginator
     ordering = ("-pk",)
     search_fields = ("request_id__exact",)
+    empty_value_display = "—"
     search_help_text = "Request ID"
     sortable_by = ()
     actions = None

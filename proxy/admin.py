@@ -146,7 +146,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     sortable_by = ()
     actions = None
     fieldsets = (
-        (None, {"fields": ("request_id", "created_at", "endpoint", "outcome", "status", "error_code")}),
+        (None, {"fields": ("full_id", "created_at", "endpoint", "outcome", "status", "error_code")}),
         ("Who", {"fields": ("key_link", "account_link", "client")}),
         ("What", {"fields": ("requested_model", "alias", "model", "streamed")}),
         ("Where", {"fields": ("provider", "upstream_model", "provider_format", "lost")}),
@@ -227,6 +227,10 @@ class UsageRecordAdmin(ReadOnlyAdmin):
             return words or "—"
         url = reverse("admin:accounts_apikey_change", args=[row.key_id])
         return format_html('<a href="{}" class="text-link">{}</a>', url, words)
+
+    @display(description="request ID")
+    def full_id(self, row: UsageRecord) -> str:
+        return row.request_id
 
     @display(description="account")
     def account_link(self, row: UsageRecord) -> SafeString | str:

@@ -88,7 +88,7 @@ class Handover(ASGIHandler):
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._places:
-            await super().__call__(scope, _without_body(receive), send)
+            await super().__call__({**scope}, _without_body(receive), send)
 
     async def _receipt(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Looked for again while its row may not have landed. Meanwhile it has no place, and shuts nobody out."""

@@ -64,7 +64,7 @@ class JobAdmin(ModelAdmin):
     @display(description="job")
     def title(self, job: Job) -> SafeString:
         what = WHAT.get(job.name, "")
-        return format_html('<span class="kd-job">{}</span><small class="kd-what">{}</small>', job.name, what)
+        return format_html('<div><span class="kd-job">{}</span><small class="kd-what">{}</small></div>', job.name, what)
 
     @display(description="every")
     def every(self, job: Job) -> SafeString:
@@ -118,5 +118,5 @@ class JobAdmin(ModelAdmin):
 
 
 def _moment(moment: datetime | None, otherwise: str) -> SafeString:
-    words = f"{moment:%Y-%m-%d %H:%M:%S}" if moment else otherwise
-    return format_html('<span class="kd-number">{}</span>', words)
+    full = f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+    return format_html('<span class="kd-number" title="{}">{}</span>', full, full[5:] or otherwise)

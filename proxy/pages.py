@@ -137,7 +137,7 @@ def _table(report: Report) -> dict[str, Any]:
     return {
         "names": [name.replace("_", " ") for name in report.columns],
         "figures": [FIGURES[place].replace("_tokens", "").replace("_", " ") for place in ORDER],
-        "rows": [([*row.names.values()], _ordered(row.figures)) for row in report.rows[:SHOWN]],
+        "rows": [([*row.names.items()], _ordered(row.figures)) for row in report.rows[:SHOWN]],
         "total": _ordered(report.total),
         "left_out": max(0, len(report.rows) - SHOWN),
         "count": len(report.rows),

@@ -473,7 +473,10 @@ def test_the_ledger_is_only_looked_at(admin_client, account):
 def test_an_account_with_ledger_entries_is_not_deleted_and_the_page_says_what_to_do(admin_client, account):
     credits.grant(account, Decimal(1))
     chosen = {"action": "delete_selected", "_selected_action": [account.pk], "post": "yes"}
-    for answer in (admin_client.post(f"{ACCOUNTS}{account.pk}/delete/", {"post": "yes"}), admin_client.post(ACCOUNTS, chosen)):
+    for answer in (
+        admin_client.post(f"{ACCOUNTS}{account.pk}/delete/", {"post": "yes"}),
+        admin_client.post(ACCOUNTS, chosen),
+    ):
         assert answer.status_code == 200
         assert "acme has ledger entries, which are kept: switch the account off instead." in answer.content.decode()
     assert Account.objects.exists()

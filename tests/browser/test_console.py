@@ -1,7 +1,9 @@
 """The console in Chromium: what an operator does there all day, on a desk and on a phone, in light and dark."""
 
 import re
+import time
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,9 +13,11 @@ from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from accounts import keys
-from accounts.models import Account, ApiKey
+from accounts import credits, keys, notices
+from accounts.models import Account, ApiKey, Notice
+from accounts.notices import Case
 from models_catalog.models import Model, Provider, Route, Vendor
+from proxy import jobs
 from tests.browser.conftest import NO_CLIPBOARD, clipboard
 from tests.upstreams import Upstream, json_reply
 
@@ -216,8 +220,15 @@ def test_the_clicks_that_add_a_provider_and_a_model(page: Page) -> None:
 
 @pytest.fixture
 def rows() -> dict[str, int]:
-    """A little of everything, to look at."""
-    key, _ = keys.issue(Account.objects.create(name="acme"), name="laptop")
+    """A little of everything, to look at: long names among it."""
+    account = Account.objects.create(name="Research and Development, Department of Long Names, Building 7")
+    key, _ = keys.issue(account, name="laptop", tpm=2_000_000, concurrency=20, budget=120, budget_period="month")
+    credits.grant(account, Decimal(30), "invoice 7")
+    charged = f"req_{'0123456789abcdef' * 2}"
+    credits.charge([credits.Charge(charged, account.pk, key.pk, 123_456_789, time.time(), metered=True)], ())
+    words = f"The API key {key} of {account} has spent 100.00 of its budget of 120.00 USD a month."
+    notices.stand(Notice.Kind.KEY_BUDGET, {"1": Case(account, words, {})})
+    jobs.run("notice-budgets")
     provider = Provider.objects.create(slug="openai", base_url="https://api.example/v1", api_key="env:NOT_SET_HERE")
     model = Model.objects.create(slug="m", vendor=Vendor.objects.create(slug="v", name="V"))
     Route.objects.create(model=model, provider=provider, upstream_model="m")
@@ -229,6 +240,7 @@ def pages(rows: dict[str, int]) -> list[str]:
         *(KEYS, f"{KEYS}add/", f"{KEYS}{rows['key']}/change/", f"{KEYS}{rows['key']}/rotate/"),
         *(PROVIDERS, f"{PROVIDERS}{rows['provider']}/change/", MODELS, f"{MODELS}{rows['model']}/change/", USAGE),
         *("/admin/proxy/usagequarter/", "/admin/accounts/ledgerentry/", "/admin/accounts/account/"),
+        *("/admin/accounts/notice/", "/admin/proxy/job/"),
     ]
 
 
@@ -242,6 +254,12 @@ def test_nothing_is_fetched_from_another_host(page: Page, site: str, rows: dict[
     assert [url for url in asked if not url.startswith((site, "data:"))] == []
 
 
+# A list that is wider than its card, and cells that cut what they hold.
+CUT = """() => [...document.querySelectorAll('#result_list, #result_list td, #result_list th')].filter(part =>
+    part.offsetWidth > part.parentElement.clientWidth + 1 || part.scrollWidth > part.clientWidth + 1
+    || part.scrollHeight > part.clientHeight + 1).map(part => part.className + part.innerText)"""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_pages_do_not_scroll_sideways(browser: Browser, site: str, rows: dict[str, int], width: int) -> None:
     context = operator(browser, site, viewport={"width": width, "height": 844})
@@ -252,6 +270,7 @@ def test_the_pages_do_not_scroll_sideways(browser: Browser, site: str, rows: dic
         page.goto(url)
         if page.evaluate("document.documentElement.scrollWidth") > width:
             wide.append(url)
+        wide += [f"{url} {cut}" for cut in page.evaluate(CUT)]
     assert wide == []
     context.close()
 
