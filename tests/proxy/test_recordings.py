@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from accounts.usd import usd
 from proxy.formats.canonical import Usage
 from proxy.upstream import Pool
 from proxy.usage import Record

@@ -120,7 +120,17 @@ def test_losses_without_end() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0ms"), (-1, "0ms"), (0.02, "20ms"), (1, "1s"), (1.5, "1.5s"), (59.9, "59.9s"), (0.9999, "1s"), (59.9999, "1m0s"), (360, "6m0s")],
+    [
+        (0, "0ms"),
+        (-1, "0ms"),
+        (0.02, "20ms"),
+        (1, "1s"),
+        (1.5, "1.5s"),
+        (59.9, "59.9s"),
+        (0.9999, "1s"),
+        (59.9999, "1m0s"),
+        (360, "6m0s"),
+    ],
 )
 def test_durations_as_openai_writes_them(seconds: float, words: str) -> None:
     assert replies.duration(seconds) == words
