@@ -34,6 +34,7 @@ from proxy.replies import duration
 PICO = 1000  # picodollars in a nanodollar
 FIRST_STEP = 256  # tokens that a stream holds at first
 MARGIN = 32  # tokens: more than providers put into one event, nearly always
+EARLY = 0.2  # seconds that a stream waits for a larger hold while it still has some of the one before
 COUNT_EVERY = 64  # characters of a stream, and the more, the longer it is
 UNKNOWN_OUTPUT = 32_768  # tokens: the bound where neither the request nor the catalog has one
 _UNBOUNDED_ESTIMATE = 4096  # tokens that a limit reserves for an answer that nothing bounds
@@ -198,7 +199,8 @@ class Reservation:
             return True
         covered = self._covered()
         if covered < quote.bound and self.said > covered // 2:
-            await self._hold_more(quote.amount(min(quote.bound, max(2 * covered, self.said + 4 * MARGIN))))
+            more = quote.amount(min(quote.bound, max(2 * covered, self.said + 4 * MARGIN)))
+            await self._hold_more(more, EARLY if self.said + 2 * MARGIN < covered else None)
         elif self.said > covered:  # the provider counts otherwise, or not at all
             await self._hold_more(quote.amount(self.said + 4 * MARGIN))
         covered = self._covered()
@@ -217,14 +219,15 @@ class Reservation:
             self.said += meter.estimate(text[self._read :])
             self._read = len(text)
 
-    async def _hold_more(self, amount: int) -> None:
-        """As much of it as there is credit for."""
+    async def _hold_more(self, amount: int, seconds: float | None = None) -> None:
+        """As much of it as there is credit for; and as can be had in so many seconds."""
         amount = min(amount, self._quote.cap)
         if not self._wish.funds or amount <= self.held:
             return
         wish = replace(self._wish, limits=(), amount=amount, least=self.held + 1)
-        with suppress(NotAffordable, Unreachable):  # it goes on as far as what it has
-            self._hold((await _informed(self._store, self._store.adjust, wish)).held)
+        with suppress(NotAffordable, Unreachable, TimeoutError):  # it goes on as far as what it has
+            async with asyncio.timeout(seconds):
+                self._hold((await _informed(self._store, self._store.adjust, wish)).held)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -483,6 +483,20 @@ async def test_a_stream_ends_as_too_long_where_credit_does(tmp_path: Path) -> No
     assert record.shortfall == 0
 
 
+async def test_a_stream_goes_on_while_the_counters_are_being_moved(tmp_path: Path) -> None:
+    house = paying(tmp_path, MockUpstream(chat_stream(*[" apple"] * 180, prompt=9, completion=180)), 1)
+
+    async def moving(_: Any) -> Any:
+        await asyncio.sleep(30)
+
+    house.counters.adjust = moving  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("proxy.admission.EARLY", 0.001)
+        answer = await asyncio.wait_for(house.post(asked(stream=True)), 5)
+    assert b"length" not in answer.body
+    assert (house.record.outcome, house.record.completion_tokens) == ("complete", 180)
+
+
 async def test_a_stream_that_is_affordable_is_held_for_and_charged(tmp_path: Path) -> None:
     house = paying(tmp_path, MockUpstream(chat_stream(*[" apple"] * 1000, prompt=9, completion=1000)), 1)
     await house.post(asked(stream=True))
