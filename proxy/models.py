@@ -86,8 +86,8 @@ class UsageRecord(models.Model):
         return self.request_id
 
 
-class UsageQuarter(models.Model):
-    """Sums of the rows of one quarter of an hour: whole days of any time zone are made of them.
+class UsageSum(models.Model):
+    """Sums of the rows of a span of time that begins at `start`, by account, key, model and provider.
 
     Moved in the same transaction as the rows; `proxy.rollups` makes them anew. Names are the latest that were seen.
     """
@@ -111,13 +111,35 @@ class UsageQuarter(models.Model):
     shortfall = UsdField(default=0)
 
     class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:%M} {self.account} {self.model}"
+
+
+class UsageQuarter(UsageSum):
+    """Of a quarter of an hour: whole days of any time zone are made of them."""
+
+    class Meta:
         constraints = [
             models.UniqueConstraint(fields=["start", "account_id", "key_id", "model", "provider"], name="quarter_once")
         ]
         indexes = [models.Index(fields=["account_id", "start"], name="quarter_by_account")]
 
-    def __str__(self) -> str:
-        return f"{self.start:%Y-%m-%d %H:%M} {self.account} {self.model}"
+
+class UsageDay(UsageSum):
+    """Of a day, in UTC: the sum of its quarters. Long reports read these, and quarters where a day is not whole.
+
+    `seen`: when the names were. A key that is renamed has both names on that day, one for each model.
+    """
+
+    seen = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["start", "account_id", "key_id", "model", "provider"], name="day_once")
+        ]
+        indexes = [models.Index(fields=["account_id", "start"], name="day_by_account")]
 
 
 class CounterEpoch(models.Model):

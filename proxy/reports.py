@@ -1,4 +1,4 @@
-"""Who used what, which model, which day: sums over `UsageQuarter`, as a table, CSV or JSON.
+"""Who used what, which model, which day: sums over `UsageDay` and `UsageQuarter`, as a table, CSV or JSON.
 
 Callers: `manage.py usage report`, `GET /v1/usage` and the console. Sums are whole picodollars, and never pass through
 floating point. A day is a day of the asker's time zone; the zones' offsets are whole quarters of an hour.
@@ -7,20 +7,22 @@ floating point. A day is a day of the asker's time zone; the zones' offsets are 
 import csv
 import functools
 import io
+import operator
 import zoneinfo
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any, NamedTuple
 
 import msgspec
 from django.db import connection
-from django.db.models import BigIntegerField, Case, DateField, F, Func, Max, Min, QuerySet, Sum, When
+from django.db.models import BigIntegerField, Case, DateField, F, Func, Max, Min, QuerySet, Sum, Value, When
+from django.db.models.functions import Cast
 
 from accounts import keys
 from accounts.usd import usd
-from proxy.models import UsageQuarter
+from proxy.models import UsageDay, UsageQuarter
 
 QUARTER, DAY = timedelta(minutes=15), timedelta(days=1)
 # What a row can be of: the column that tells it apart.
@@ -136,6 +138,8 @@ def _moment(name: str, text: str, zone: tzinfo, *, last: bool) -> datetime:
             found = datetime.fromisoformat(text)
         # A midnight that the clocks skip is the moment in which they do.
         moment = (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+        if not MINYEAR < moment.year < MAXYEAR:  # no day before or after it
+            raise OverflowError
         beyond = (moment - _EPOCH) % QUARTER
         return moment - beyond + (QUARTER if last and beyond else timedelta())
     except (ValueError, OverflowError):
@@ -162,7 +166,7 @@ def key_ids(text: str, accounts: frozenset[int] | None = None) -> frozenset[int]
     if not (characters.isascii() and characters.isalnum()):
         raise Unreadable("key", "This is not the start of a key, as lists of keys show it.")
     start = (keys.MARK + characters)[: keys.SHOWN]
-    asked = quarters(Question(accounts=accounts)).filter(key_prefix__startswith=start)
+    asked = days(Question(accounts=accounts)).filter(key_prefix__startswith=start)
     found = asked.values_list("key_id", "key_prefix").distinct()
     return frozenset(key_id for key_id, prefix in found if prefix.startswith(start))  # SQLite's LIKE takes A for a
 
@@ -172,7 +176,17 @@ def key_ids(text: str, accounts: frozenset[int] | None = None) -> frozenset[int]
 
 def quarters(question: Question) -> QuerySet[UsageQuarter]:
     """What the question is about."""
-    wanted: dict[str, Any] = {
+    return UsageQuarter.objects.filter(**_wanted(question))
+
+
+def days(question: Question) -> QuerySet[UsageDay]:
+    """The days (UTC) that the question touches, as a whole."""
+    since = question.since and _midnight(question.since)
+    return UsageDay.objects.filter(**_wanted(replace(question, since=since)))
+
+
+def _wanted(question: Question) -> dict[str, Any]:
+    wanted = {
         "start__gte": question.since,
         "start__lt": question.until,
         "account_id__in": question.accounts,
@@ -180,20 +194,62 @@ def quarters(question: Question) -> QuerySet[UsageQuarter]:
         "model__in": question.models,
         "provider__in": question.providers,
     }
-    return UsageQuarter.objects.filter(**{name: value for name, value in wanted.items() if value is not None})
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _midnight(moment: datetime) -> datetime:
+    """The one before, in UTC."""
+    return moment - (moment - _EPOCH) % DAY
 
 
 def answer(question: Question) -> Report:
-    """One walk through the quarters, and one more for the names of accounts and keys."""
-    asked = quarters(question)
-    columns = [DIMENSIONS[name] for name in question.by]
-    grouped: Any = asked.annotate(day=_local_day(question, asked)) if "day" in question.by else asked
-    sums = {f"sum_{name}": Sum(name, output_field=BigIntegerField()) for name in FIGURES}
-    found = list(grouped.values(*columns).annotate(**sums).values_list(*columns, *sums))
-    known = _latest(asked) if {"account", "key"} & set(question.by) else {}
-    width = len(columns)
-    rows = [Row(_named(question.by, row[:width], known), row[width:]) for row in found]
+    """The database adds up; the names of accounts and keys are looked up in one more walk through the days."""
+    found: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for whose, figures in _sums(question):
+        found[whose] = tuple(map(operator.add, found[whose], figures)) if whose in found else figures
+    known = _latest(days(question)) if {"account", "key"} & set(question.by) else {}
+    rows = [Row(_named(question.by, whose, known), figures) for whose, figures in found.items() if any(figures)]
     return Report(question, sorted(rows, key=_order))
+
+
+def _sums(question: Question) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
+    """In parts, whose sum it is; of one statement, which sees all of them as they stood at one moment.
+
+    Whole days (UTC) are read as such, only the rest of the period by quarters. Where another zone's days are asked for,
+    the quarters that are of another day there are read too: they are added to that day, and taken from UTC's.
+    """
+    columns = [DIMENSIONS[name] for name in question.by]
+    width, place = len(columns), columns.index("day") if "day" in columns else 0
+    utc = _day(timedelta())
+    parts = [part.annotate(day=utc, taken_from=Cast(Value(None), DateField())) for part in _parts(question)]
+    if "day" in columns and (local := _local_day(question)):
+        parts.append(quarters(question).annotate(day=local, taken_from=utc).exclude(day=F("taken_from")))
+    first, *others = (_grouped(part, [*columns, "taken_from"]) for part in parts)
+    for row in first.union(*others, all=True) if others else first:
+        whose, day, figures = row[:width], row[width], row[width + 1 :]
+        yield whose, figures
+        if day:
+            yield (*whose[:place], day, *whose[place + 1 :]), tuple(map(operator.neg, figures))
+
+
+def _parts(question: Question) -> list[QuerySet[Any]]:
+    """What the question is about: whole days as far as it can be, and the quarters before and after them."""
+    since, until = question.since, question.until
+    first, last = since and _midnight(since + DAY - QUARTER), until and _midnight(until)
+    if first and last and first >= last:
+        return [quarters(question)]
+    parts: list[QuerySet[Any]] = [days(replace(question, since=first, until=last))]
+    if first != since:
+        parts.append(quarters(replace(question, until=first)))
+    if last != until:
+        parts.append(quarters(replace(question, since=last)))
+    return parts
+
+
+def _grouped(part: QuerySet[Any], columns: list[str]) -> QuerySet[Any]:
+    sums = {f"sum_{name}": Sum(name, output_field=BigIntegerField()) for name in FIGURES}
+    grouped: QuerySet[Any] = part.values(*columns).annotate(**sums).values_list(*columns, *sums)
+    return grouped
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -202,15 +258,15 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 _Names = Mapping[str, Mapping[int, dict[str, str]]]
-_NAMELESS = {"account": {"account": ""}, "key": {"key": "", "key_name": ""}}  # its quarters came or went meanwhile
+_NAMELESS = {"account": {"account": ""}, "key": {"key": "", "key_name": ""}}  # its days came or went meanwhile
 
 
-def _latest(asked: QuerySet[UsageQuarter]) -> _Names:
+def _latest(asked: QuerySet[UsageDay]) -> _Names:
     """Accounts and keys by the last names that were seen: they change."""
     columns = ("account_id", "account", "key_id", "key_prefix", "key_name")
     accounts, own = {}, {}
     for account_id, account, key_id, prefix, name, _ in (
-        asked.values_list(*columns).annotate(seen=Max("start")).order_by("seen")
+        asked.values_list(*columns).annotate(last=Max("seen")).order_by("last")
     ):
         accounts[account_id] = {"account": account}
         own[key_id] = {"key": prefix, "key_name": name}
@@ -224,9 +280,14 @@ def _named(by: tuple[str, ...], values: tuple[Any, ...], known: _Names) -> dict[
     return names
 
 
-def _local_day(question: Question, asked: QuerySet[UsageQuarter]) -> Case | Func:
-    """The day of a quarter in the question's zone: the database is told the zone's offsets, for SQLite has no zones."""
-    spans = _offsets(question, asked)
+def _local_day(question: Question) -> Case | Func | None:
+    """The day of a quarter in the question's zone, unless it is UTC's all the time.
+
+    The database is told the zone's offsets: SQLite has no zones.
+    """
+    spans = _offsets(question)
+    if not any(offset for _, offset in spans):
+        return None
     whens = [When(start__lt=end, then=_day(offset)) for end, offset in spans[:-1]]
     return Case(*whens, default=_day(spans[-1][1])) if whens else _day(spans[-1][1])
 
@@ -238,9 +299,9 @@ def _day(offset: timedelta) -> Func:
     return Func(F("start"), template=template, seconds=int(offset.total_seconds()), output_field=DateField())
 
 
-def _offsets(question: Question, asked: QuerySet[UsageQuarter]) -> list[tuple[datetime, timedelta]]:
+def _offsets(question: Question) -> list[tuple[datetime, timedelta]]:
     """The zone's offsets from UTC where there is something to report, each with the moment until which it holds."""
-    found = asked.aggregate(first=Min("start"), last=Max("start"))
+    found = days(question).aggregate(first=Min("start"), last=Max("start"))
     now = datetime.now(UTC)
     moment, last = found["first"] or now, (found["last"] or now) + DAY
     spans = []

@@ -1,12 +1,16 @@
-"""Sums of usage by quarter of an hour: moved with the rows, made anew from them, and kept when the rows go.
+"""Sums of usage by quarter of an hour and by day: moved with the rows, made anew from them, and kept when the rows go.
 
 `usage` adds to them in its transaction, so that they equal the rows at every moment; `tasks` checks and mends them, and
 deletes rows that are old; reports, and the ledger's audit (`settings.KEY_SPENDING`), read them.
+
+Everywhere the quarters are locked first, then the days, each in the order of their keys: processes that move the same
+sums do not wait for each other in a circle.
 """
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -15,73 +19,117 @@ from django.db import connection, transaction
 from django.db.models import Min
 from django.utils import timezone
 
-from proxy.models import UsageQuarter, UsageRecord
+from proxy.models import UsageDay, UsageQuarter, UsageRecord
 
 logger = logging.getLogger(__name__)
 
-QUARTER = timedelta(minutes=15)
-STRIDE = timedelta(hours=6)  # that are compared at once
+QUARTER, DAY = timedelta(minutes=15), timedelta(days=1)
+STRIDE = timedelta(hours=6)  # of rows that are compared at once
 BATCH = 2000  # rows that are deleted at once
 
-_ROWS, _SUMS = (model._meta.db_table for model in (UsageRecord, UsageQuarter))  # noqa: SLF001
+_ROWS, _QUARTERS, _DAYS = (model._meta.db_table for model in (UsageRecord, UsageQuarter, UsageDay))  # noqa: SLF001
 _KEY = ("start", "account_id", "key_id", "model", "provider")
 _NAMES = ("account", "key_prefix", "key_name")
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 _FIGURES = ("requests", "errors", *_TOKENS, "cost", "shortfall")
-_MADE = {
+_BY_ROWS = {
     "requests": "COUNT(*)",
     "errors": "SUM(CASE WHEN outcome IN ('complete', 'cancelled') THEN 0 ELSE 1 END)",
     **{name: f"SUM({name})" for name in _TOKENS},
     "cost": "COALESCE(SUM(cost), 0)",
     "shortfall": "SUM(shortfall)",
 }
-_START = {
-    "postgresql": "date_bin('15 minutes', created_at, timestamptz '2000-01-01 00:00:00+00')",
-    # Text, in Django's way of writing it.
-    "sqlite": "substr(created_at, 1, 14) || CASE WHEN substr(created_at, 15, 2) < '15' THEN '00:00' "
-    "WHEN substr(created_at, 15, 2) < '30' THEN '15:00' WHEN substr(created_at, 15, 2) < '45' THEN '30:00' "
-    "ELSE '45:00' END",
+_BY_SUMS = {name: f"SUM({name})" for name in _FIGURES}
+# The beginning of the quarter or day of {0}. SQLite's is text, in Django's way of writing it.
+_QUARTER_OF = {
+    "postgresql": "date_bin('15 minutes', {0}, timestamptz '2000-01-01 00:00:00+00')",
+    "sqlite": "substr({0}, 1, 14) || CASE WHEN substr({0}, 15, 2) < '15' THEN '00:00' "
+    "WHEN substr({0}, 15, 2) < '30' THEN '15:00' WHEN substr({0}, 15, 2) < '45' THEN '30:00' ELSE '45:00' END",
 }
+_DAY_OF = {
+    "postgresql": "date_bin('1 day', {0}, timestamptz '2000-01-01 00:00:00+00')",
+    "sqlite": "substr({0}, 1, 10) || ' 00:00:00'",
+}
+_LATEST = {"postgresql": "(array_agg({0} ORDER BY start DESC))[1]", "sqlite": "substr(MAX(start || {0}), 20)"}
 # As one value: hundreds of them take the drivers longer than the database.
 _IDS = {"postgresql": "SELECT json_array_elements_text(%s)", "sqlite": "SELECT value FROM json_each(%s)"}
-_DAY = {"postgresql": "CAST(CAST(start AT TIME ZONE 'UTC' AS date) AS text)", "sqlite": "substr(start, 1, 10)"}
+_DATE = {"postgresql": "CAST(CAST(start AT TIME ZONE 'UTC' AS date) AS text)", "sqlite": "substr(start, 1, 10)"}
 
 
-def _insert(where: str) -> str:
-    """In one order everywhere, so that processes which move the same sums do not wait for each other in a circle."""
-    made = [_START[connection.vendor], "COALESCE(account_id, 0)", "COALESCE(key_id, 0)", "model", "provider"]
-    made += [f"MAX({name})" for name in _NAMES] + [_MADE[name] for name in _FIGURES]
-    return (
-        f"INSERT INTO {_SUMS} ({', '.join([*_KEY, *_NAMES, *_FIGURES])}) "  # noqa: S608  # names of our own
-        f"SELECT {', '.join(made)} FROM {_ROWS} WHERE {where} GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
-    )
+@dataclass(frozen=True)
+class _Sums:
+    """A table of sums of a span each, and what they are made of. `moment`: the column there that says when."""
+
+    table: str
+    span: timedelta
+    start: dict[str, str]
+    source: str
+    moment: str
+    figures: dict[str, str]
+
+    def made(self) -> list[str]:
+        """The columns of `_KEY`."""
+        start = self.start[connection.vendor].format(self.moment)
+        return [start, "COALESCE(account_id, 0)", "COALESCE(key_id, 0)", "model", "provider"]
+
+    def names(self) -> dict[str, str]:
+        name_of = "MAX({0})" if self.source == _ROWS else _LATEST[connection.vendor]
+        names = {name: name_of.format(name) for name in _NAMES}
+        return {**names, "seen": f"MAX({self.moment})"} if self.table == _DAYS else names
+
+    def insert(self, where: str) -> str:
+        made = [*self.made(), *self.names().values(), *self.figures.values()]
+        return (
+            f"INSERT INTO {self.table} ({', '.join([*_KEY, *self.names(), *self.figures])}) "  # noqa: S608  # our own
+            f"SELECT {', '.join(made)} FROM {self.source} WHERE {where} GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
+        )
+
+    def replace(self, start: datetime) -> None:
+        _run(f"DELETE FROM {self.table} WHERE start = %s", [start])  # noqa: S608
+        _run(self.insert(f"{self.moment} >= %s AND {self.moment} < %s"), [start, start + self.span])
+
+
+_QUARTERS_OF_ROWS = _Sums(_QUARTERS, QUARTER, _QUARTER_OF, _ROWS, "created_at", _BY_ROWS)
+_DAYS_OF_ROWS = _Sums(_DAYS, DAY, _DAY_OF, _ROWS, "created_at", _BY_ROWS)
+_DAYS_OF_QUARTERS = _Sums(_DAYS, DAY, _DAY_OF, _QUARTERS, "start", _BY_SUMS)  # rows are deleted, quarters are not
 
 
 def add(request_ids: Sequence[str]) -> None:
     """Rows that have just been stored; inside the caller's transaction."""
-    if request_ids:
-        moved = [f"{name} = {_SUMS}.{name} + excluded.{name}" for name in _FIGURES]
-        moved += [f"{name} = excluded.{name}" for name in _NAMES]
+    if not request_ids:
+        return
+    for sums in (_QUARTERS_OF_ROWS, _DAYS_OF_ROWS):
+        moved = [f"{name} = {sums.table}.{name} + excluded.{name}" for name in _FIGURES]
+        moved += [f"{name} = excluded.{name}" for name in sums.names()]
         once = f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {', '.join(moved)}"
-        _run(f"{_insert(f'request_id IN ({_IDS[connection.vendor]})')} {once}", [json.dumps(request_ids)])
+        _run(f"{sums.insert(f'request_id IN ({_IDS[connection.vendor]})')} {once}", [json.dumps(request_ids)])
 
 
 def rebuild(since: datetime, until: datetime) -> int:
-    """Make the sums of these quarters of an hour anew where they differ from the rows; returns how many differed.
+    """Make the sums of these quarters of an hour, and of their days, anew where they differ; returns how many did.
 
-    Each difference is logged. Quarters whose rows have been deleted, or may have been, are left as they are.
+    Each difference is logged. Quarters whose rows have been deleted, or may have been, are left as they are; days are
+    compared with their quarters.
     """
     start, count = _first(since), 0
     while start is not None and start < until:
         end = min(start + STRIDE, _floor(until - timedelta(microseconds=1)) + QUARTER)
-        differing = list(_differing(start, end))
-        for quarter in sorted({quarter for quarter, _ in differing}):
-            _make(quarter)
-        for quarter, words in differing:
-            logger.error("sums of usage differed from the rows and were made anew: %s %s", quarter, words)
-        count += len(differing)
+        count += _mend(_QUARTERS_OF_ROWS, start, end)
         start = end
+    day = _floor(since, DAY)
+    while day < until:
+        count += _mend(_DAYS_OF_QUARTERS, day, day + DAY)
+        day += DAY
     return count
+
+
+def _mend(sums: _Sums, start: datetime, end: datetime) -> int:
+    differing = list(_differing(sums, start, end))
+    for moment in sorted({moment for moment, _ in differing}):
+        _make(moment, sums)
+    for moment, words in differing:
+        logger.error("sums of usage differed and were made anew: %s from %s %s", sums.table, moment, words)
+    return len(differing)
 
 
 def _first(since: datetime) -> datetime | None:
@@ -95,15 +143,16 @@ def _first(since: datetime) -> datetime | None:
     return max(_floor(since), first, _cutoff() or first)
 
 
-def _differing(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
-    """In one statement, which sees rows and sums as they stood at one moment."""
+def _differing(sums: _Sums, start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
+    """In one statement, which sees both as they stood at one moment."""
     kept = ", ".join(("CAST(start AS text) AS start", *_KEY[1:], *_FIGURES))
-    made = [f"CAST({_START[connection.vendor]} AS text)", "COALESCE(account_id, 0)", "COALESCE(key_id, 0)", *_KEY[3:]]
-    less = [f"-{_MADE[name]}" for name in _FIGURES]
+    made_start, *made = sums.made()
+    less = [f"-{sums.figures[name]}" for name in _FIGURES]
     rows = _run(
         f"SELECT {', '.join(_KEY)}, {', '.join(f'SUM({name})' for name in _FIGURES)} FROM ("  # noqa: S608
-        f"SELECT {kept} FROM {_SUMS} WHERE start >= %s AND start < %s "
-        f"UNION ALL SELECT {', '.join([*made, *less])} FROM {_ROWS} WHERE created_at >= %s AND created_at < %s "
+        f"SELECT {kept} FROM {sums.table} WHERE start >= %s AND start < %s "
+        f"UNION ALL SELECT {', '.join([f'CAST({made_start} AS text)', *made, *less])} FROM {sums.source} "
+        f"WHERE {sums.moment} >= %s AND {sums.moment} < %s "
         "GROUP BY 1, 2, 3, 4, 5) both_of_them GROUP BY 1, 2, 3, 4, 5 "
         f"HAVING {' OR '.join(f'SUM({name}) <> 0' for name in _FIGURES)} ORDER BY 1, 2, 3, 4, 5",
         [start, end, start, end],
@@ -113,13 +162,14 @@ def _differing(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]
         yield datetime.fromisoformat(text).replace(tzinfo=UTC), f"{whose[:4]}: {', '.join(wrong)}"
 
 
-def _make(quarter: datetime) -> None:
-    """Anew from its rows, while nobody adds to any sum."""
+def _make(start: datetime, sums: _Sums) -> None:
+    """Anew, and of a quarter its day with it, while nobody adds to any sum."""
     with transaction.atomic():
         if connection.vendor == "postgresql":  # a transaction of SQLite is alone anyway
-            _run(f"LOCK TABLE {_SUMS} IN SHARE ROW EXCLUSIVE MODE")
-        _run(f"DELETE FROM {_SUMS} WHERE start = %s", [quarter])  # noqa: S608
-        _run(_insert("created_at >= %s AND created_at < %s"), [quarter, quarter + QUARTER])
+            _run(f"LOCK TABLE {_QUARTERS} IN SHARE ROW EXCLUSIVE MODE")
+        sums.replace(start)
+        if sums is _QUARTERS_OF_ROWS:
+            _DAYS_OF_QUARTERS.replace(_floor(start, DAY))
 
 
 def retain() -> int:
@@ -136,7 +186,7 @@ def retain() -> int:
 
 def spending() -> list[tuple[int, date, int]]:
     """What each key has spent on each day (UTC), in picodollars, by these sums."""
-    rows = _run(f"SELECT key_id, {_DAY[connection.vendor]}, SUM(cost) FROM {_SUMS} WHERE key_id > 0 GROUP BY 1, 2")  # noqa: S608
+    rows = _run(f"SELECT key_id, {_DATE[connection.vendor]}, SUM(cost) FROM {_QUARTERS} WHERE key_id > 0 GROUP BY 1, 2")  # noqa: S608
     return [(key_id, date.fromisoformat(day), int(amount)) for key_id, day, amount in rows]
 
 
@@ -145,8 +195,8 @@ def _cutoff() -> datetime | None:
     return _floor(timezone.now() - timedelta(days=days)) if days else None
 
 
-def _floor(moment: datetime) -> datetime:
-    return moment - (moment - datetime(2000, 1, 1, tzinfo=UTC)) % QUARTER
+def _floor(moment: datetime, span: timedelta = QUARTER) -> datetime:
+    return moment - (moment - datetime(2000, 1, 1, tzinfo=UTC)) % span
 
 
 def _run(statement: str, values: Sequence[str | datetime] = ()) -> list[tuple[Any, ...]]:

@@ -217,7 +217,8 @@ def _whole(seen: Seen, row: Row, entries: list[Entry], tally: Tally) -> str:
     if usage and (usage["prompt_tokens"], usage["completion_tokens"]) != (row.prompt, row.completion):
         told = f"{usage['prompt_tokens']} + {usage['completion_tokens']}"
         return f"the answer's usage says {told}, the row {row.prompt} + {row.completion}"
-    if entry.end != "whole":  # the gateway ended it
+    # The gateway ended it; perhaps when the provider had written all, and nobody had read the rest yet.
+    if entry.end != "whole" or row.error_code == "insufficient_credits":
         tally.bounded += 1
         tally.lag(entry.written - row.completion)
         if seen.finish != "length":

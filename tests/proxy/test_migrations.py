@@ -16,7 +16,7 @@ from pytest_django import DjangoDbBlocker
 
 from accounts.credits import EVER
 from accounts.models import KeySpend
-from proxy.models import UsageQuarter, UsageRecord
+from proxy.models import UsageDay, UsageQuarter, UsageRecord, UsageSum
 
 BEFORE = ("proxy", "0002_losses_and_formats")
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -32,7 +32,9 @@ class Seen:
     costs: dict[str, Decimal | None] = field(default_factory=dict)
     types: set[type] = field(default_factory=set)
     added: set[tuple[Any, ...]] = field(default_factory=set)
-    sums: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    quarters: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    days: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
     spent: dict[tuple[int, date], Decimal] = field(default_factory=dict)
     costs_again: dict[str, Decimal | None] = field(default_factory=dict)
     spent_again: int = 0
@@ -52,12 +54,21 @@ def amounts() -> Iterator[Decimal | None]:
         yield Decimal(random.randrange(10 ** random.randint(1, 15))).scaleb(-12)
 
 
+def name_at(moment: float) -> str:
+    """Another in each quarter of an hour; the last of a day is neither its first in the alphabet nor its last."""
+    if moment < 0:
+        return "yesterday's" if moment >= -900 else random.choice(("a", "z"))
+    return "today's" if moment >= 6300 else random.choice(("a", "z"))
+
+
 def fill(table: Any) -> list[Any]:
     costs = amounts()
+    moments = [random.uniform(-7200, 7200) for _ in range(ROWS)]
     rows = [
         table(
             request_id=f"req_{number}",
-            created_at=MIDNIGHT + timedelta(seconds=random.uniform(-7200, 7200)),
+            created_at=MIDNIGHT + timedelta(seconds=moment),
+            key_name=name_at(moment),
             key_id=random.choice((None, 1, 2)),
             account_id=3,
             model=random.choice("mn"),
@@ -66,7 +77,7 @@ def fill(table: Any) -> list[Any]:
             prompt_tokens=number,
             cost=next(costs),
         )
-        for number in range(ROWS)
+        for number, moment in enumerate(moments)
     ]
     table.objects.bulk_create(rows)
     return rows
@@ -75,13 +86,20 @@ def fill(table: Any) -> list[Any]:
 def look(seen: Seen) -> None:
     seen.costs = dict(UsageRecord.objects.values_list("request_id", "cost"))
     seen.added = set(UsageRecord.objects.values_list("shortfall", "metered", "held", "price"))
-    for quarter in UsageQuarter.objects.all():
-        whose = quarter.start, quarter.account_id, quarter.key_id, quarter.model
-        seen.sums.update({(*whose, name): getattr(quarter, name) for name in FIGURES})
+    seen.quarters, seen.days = sums(UsageQuarter), sums(UsageDay)
+    seen.names = set(UsageDay.objects.values_list("key_name", flat=True))
     seen.spent = {(row.key_id, row.day): row.amount for row in KeySpend.objects.all()}
     with connection.cursor() as cursor:
         cursor.execute("SELECT cost FROM proxy_usagerecord WHERE cost IS NOT NULL")
         seen.types = {type(cost) for (cost,) in cursor.fetchall()}
+
+
+def sums(model: type[UsageSum]) -> dict[tuple[Any, ...], Any]:
+    found: dict[tuple[Any, ...], Any] = {}
+    for row in model._default_manager.all():
+        whose = row.start, row.account_id, row.key_id, row.model
+        found.update({(*whose, name): getattr(row, name) for name in FIGURES})
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +132,16 @@ def test_the_database_has_whole_numbers(seen: Seen) -> None:
 
 
 def test_sums(seen: Seen) -> None:
-    wanted: Counter[tuple[Any, ...]] = Counter()
+    quarters: Counter[tuple[Any, ...]] = Counter()
+    days: Counter[tuple[Any, ...]] = Counter()
     for row in seen.rows:
         start = row.created_at.replace(minute=row.created_at.minute // 15 * 15, second=0, microsecond=0)
         figures = (1, row.outcome == "failed", row.prompt_tokens, row.cost or 0)
         for name, figure in zip(FIGURES, figures, strict=True):
-            wanted[start, 3, row.key_id or 0, row.model, name] += figure
-    assert seen.sums == wanted
+            quarters[start, 3, row.key_id or 0, row.model, name] += figure
+            days[start.replace(hour=0, minute=0), 3, row.key_id or 0, row.model, name] += figure
+    assert (seen.quarters, seen.days) == (quarters, days)
+    assert seen.names == {"yesterday's", "today's"}
 
 
 def test_what_keys_have_spent(seen: Seen) -> None:

@@ -13,13 +13,14 @@ from django.db.models import F
 from pytest_django import Settings
 
 from proxy import rollups, usage
-from proxy.models import UsageQuarter, UsageRecord
+from proxy.models import UsageDay, UsageQuarter, UsageRecord, UsageSum
 from proxy.usage import Record
 from tests.proxy.told import Told, ids, record
 
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MIDNIGHT = NOON.replace(hour=0)
 DAY = timedelta(days=1)
 
 
@@ -36,6 +37,10 @@ def sums(**of: Any) -> dict[str, Any]:
     return found
 
 
+def table(model: type[UsageSum], *names: str) -> list[tuple[Any, ...]]:
+    return list(model._default_manager.order_by("start", *names).values_list("start", *names))
+
+
 def rebuild() -> int:
     return rollups.rebuild(NOON - DAY, NOON + DAY)
 
@@ -45,7 +50,9 @@ def test_it_works() -> None:
     tokens = {"prompt_tokens": 10, "completion_tokens": 2, "cached_tokens": 3, "cache_write_tokens": 4}
     store(used(1, cost=5, shortfall=1, reasoning_tokens=1, **tokens, **whose), used(2, cost=7, **tokens, **whose))
     found = sums()
-    del found["id"]
+    day = UsageDay.objects.values().get()
+    del found["id"], day["id"], day["seen"]
+    assert day == {**found, "start": MIDNIGHT}
     assert found == {
         **whose,
         "start": NOON,
@@ -64,6 +71,7 @@ def test_more_is_added() -> None:
     store(used(1, cost=5, key_name="old"))
     store(used(2, cost=None, key_name="new"))
     assert (sums()["requests"], sums()["cost"], sums()["key_name"]) == (2, Decimal(5).scaleb(-12), "new")
+    assert table(UsageDay, "requests", "cost", "key_name") == [(MIDNIGHT, 2, Decimal(5).scaleb(-12), "new")]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +91,17 @@ def test_quarters(after: float, start: int) -> None:
     assert rebuild() == 0
 
 
+@pytest.mark.parametrize(("after", "day"), [(-43200.001, -1), (-43200, 0), (43199.999, 0), (43200, 1)])
+def test_days(after: float, day: int) -> None:
+    store(used(1, NOON + timedelta(seconds=after)))
+    assert table(UsageDay, "requests") == [(MIDNIGHT + day * DAY, 1)]
+    assert rebuild() == 0
+
+
 def test_what_is_told_apart() -> None:
     kinds = [{}, {"account_id": 1}, {"key_id": 1}, {"model": "n"}, {"provider": "q"}]
     store(*(used(number, **values) for number, values in enumerate(kinds)))
-    assert UsageQuarter.objects.count() == 5
+    assert (UsageQuarter.objects.count(), UsageDay.objects.count()) == (5, 5)
     assert sums(account_id=0, key_id=0, model="m", provider="p")["requests"] == 1
 
 
@@ -102,15 +117,15 @@ def test_sums_of_much_equal_its_rows() -> None:
     wanted: Counter[int] = Counter()
     for each in records:
         wanted[each.key_id or 0] += each.cost or 0
-    found = {key: sum(usd * 10**12 for usd in costs) for key, costs in _costs().items()}
-    assert found == wanted
+    assert UsageDay.objects.count() == 9
+    assert [costs(UsageQuarter), costs(UsageDay)] == [wanted, wanted]
     assert rebuild() == 0
 
 
-def _costs() -> dict[int, list[Decimal]]:
-    found: dict[int, list[Decimal]] = {}
-    for key, cost in UsageQuarter.objects.values_list("key_id", "cost"):
-        found.setdefault(key, []).append(cost)
+def costs(model: type[UsageSum]) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for key, cost in model._default_manager.values_list("key_id", "cost"):
+        found[key] += int(cost * 10**12)
     return found
 
 
@@ -119,28 +134,56 @@ def _costs() -> dict[int, list[Decimal]]:
 
 def test_what_differs_is_made_anew(caplog: pytest.LogCaptureFixture) -> None:
     store(used(1, cost=5, key_id=7), used(2, NOON + timedelta(hours=1)), used(3, NOON + timedelta(hours=9), cost=1))
-    before = list(UsageQuarter.objects.order_by("start").values_list("start", "key_id", "requests", "cost"))
+    names = ("key_id", "requests", "cost")
+    before = table(UsageQuarter, *names), table(UsageDay, *names)
     UsageQuarter.objects.filter(key_id=7).update(requests=F("requests") + 3)
     UsageQuarter.objects.filter(start=NOON + timedelta(hours=1)).delete()
     UsageQuarter.objects.create(start=NOON + timedelta(hours=2), model="nobody's", requests=1)
     assert rebuild() == 3
-    assert list(UsageQuarter.objects.order_by("start").values_list("start", "key_id", "requests", "cost")) == before
+    assert (table(UsageQuarter, *names), table(UsageDay, *names)) == before
     assert rebuild() == 0
-    assert "2026-03-01 12:00:00+00:00 [0, 7, 'm', 'p']: requests +3" in caplog.text
+    assert "quarter from 2026-03-01 12:00:00+00:00 [0, 7, 'm', 'p']: requests +3" in caplog.text
     assert "requests -1" in caplog.text
+
+
+def test_days_are_made_anew_from_their_quarters(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the rows have been deleted; with the last names that the quarters have."""
+    store(used(1, NOON - DAY, cost=5), used(2, NOON, key_id=7, key_name="old"))
+    store(used(3, NOON + timedelta(hours=1), key_id=7, key_name="new"))
+    UsageRecord.objects.all().delete()
+    names = ("key_id", "requests", "cost", "key_name")
+    before = table(UsageDay, *names)
+    UsageDay.objects.filter(start=MIDNIGHT).update(requests=F("requests") + 3)
+    UsageDay.objects.filter(start=MIDNIGHT - DAY).delete()
+    assert rebuild() == 2
+    assert table(UsageDay, *names) == before
+    assert rebuild() == 0
+    assert "day from 2026-03-01 00:00:00+00:00 [0, 7, 'm', 'p']: requests +3" in caplog.text
+
+
+def test_a_quarter_takes_its_day_with_it() -> None:
+    """Both are wrong by as much, which nobody would see of the day alone."""
+    store(used(1))
+    for model in (UsageQuarter, UsageDay):
+        model._default_manager.update(requests=F("requests") + 3)
+    assert rebuild() == 1
+    assert table(UsageDay, "requests") == [(MIDNIGHT, 1)]
 
 
 def test_only_the_span_that_was_asked_for() -> None:
     store(used(1, NOON - DAY), used(2), used(3, NOON + DAY))
-    UsageQuarter.objects.update(requests=9)
-    assert rollups.rebuild(NOON + timedelta(minutes=10), NOON + timedelta(minutes=1, hours=20)) == 1
-    assert list(UsageQuarter.objects.order_by("start").values_list("requests", flat=True)) == [9, 1, 9]
+    for model in (UsageQuarter, UsageDay):
+        model._default_manager.update(requests=9)
+    assert rollups.rebuild(NOON + timedelta(minutes=10), NOON + timedelta(minutes=1, hours=11)) == 1
+    for model in (UsageQuarter, UsageDay):
+        assert [requests for _, requests in table(model, "requests")] == [9, 1, 9]
 
 
 def test_the_end_of_the_span_is_a_whole_quarter() -> None:
     store(used(1, NOON + timedelta(minutes=14)), used(2, NOON + timedelta(minutes=15)))
     UsageQuarter.objects.update(requests=9)
     assert rollups.rebuild(NOON, NOON + timedelta(minutes=3)) == 1
+    assert table(UsageDay, "requests") == [(MIDNIGHT, 10)]
     assert list(UsageQuarter.objects.order_by("start").values_list("requests", flat=True)) == [1, 9]
 
 
@@ -162,9 +205,10 @@ def test_made_anew_while_rows_are_stored() -> None:
     writer = threading.Thread(target=write)
     writer.start()
     while not over.is_set():
-        rollups._make(NOON)
+        rollups._make(NOON, rollups._QUARTERS_OF_ROWS)
     writer.join()
     assert (sums()["requests"], len(ids())) == (40, 40)
+    assert table(UsageDay, "requests") == [(MIDNIGHT, 40)]
     assert rebuild() == 0
 
 
@@ -185,6 +229,7 @@ def test_old_rows_are_deleted_and_their_sums_stay(two_days: Settings, monkeypatc
     assert rollups.retain() == 11
     assert ids() == ["req_11", "req_12"]
     assert sums(start=NOON - 3 * DAY)["requests"] == 10
+    assert table(UsageDay, "requests") == [(MIDNIGHT - 3 * DAY, 10), (MIDNIGHT - 2 * DAY, 2), (MIDNIGHT, 1)]
     assert rollups.retain() == 0
 
 
