@@ -116,9 +116,9 @@ def _periods(asked: QueryDict, today: date) -> list[Choice]:
 
 def _filters(question: Question, asked: QueryDict) -> list[tuple[str, list[Choice]]]:
     """What was used in the period, whatever else is chosen; what is chosen is among it."""
-    period = reports.quarters(Question(since=question.since, until=question.until))
+    period = reports.days(Question(since=question.since, until=question.until))
     offered: dict[str, dict[str, str]] = {name: {} for name in CHOICES}
-    found = period.values_list(*_TOLD_APART).annotate(seen=Max("start")).order_by("seen")
+    found = period.values_list(*_TOLD_APART).annotate(last=Max("seen")).order_by("last")
     for account_id, account, key_id, prefix, name, model, provider, _ in found:
         offered["account"][str(account_id)] = account
         offered["key"][str(key_id)] = f"{name or 'no name'} ({prefix}…)" if prefix else name

@@ -193,7 +193,7 @@ def test_the_mail_server_is_away(account, mail, receiver, monkeypatch):
     """The webhook does not wait for it; and what it said is kept, as far as the database takes it."""
 
     def refuse(*_: object) -> None:
-        raise SMTPServerDisconnected("go\0away\ud800\n" + "!" * 400)
+        raise SMTPServerDisconnected("go\0away\n" + "!" * 400)
 
     monkeypatch.setattr(EmailBackend, "send_messages", refuse)
     notices.stand(LOW, case(account))

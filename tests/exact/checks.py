@@ -47,14 +47,15 @@ def audit(gateway: Gateway, verdict: Verdict) -> None:
 
 
 def ledger(books: Books, verdict: Verdict) -> None:
-    """Entries, balances, keys' sums, quarters and rows say the same, to the last picodollar."""
-    entries, balances, spends, rows, quarters = books.select(
+    """Entries, balances, keys' sums, quarters, days and rows say the same, to the last picodollar."""
+    entries, balances, spends, rows, quarters, days = books.select(
         "SELECT account_id, kind, amount, request_id FROM accounts_ledgerentry",
         "SELECT account_id, amount FROM accounts_balance",
         "SELECT key_id, day, amount FROM accounts_keyspend",
         "SELECT request_id, created_at, account_id, key_id, model, provider, cost, metered, prompt_tokens, "
         "completion_tokens, cached_tokens, shortfall FROM proxy_usagerecord",
         "SELECT * FROM proxy_usagequarter",
+        "SELECT * FROM proxy_usageday",
     )
     kept = {row["account_id"]: int(row["amount"]) for row in balances}
     by_entries: Counter[int] = Counter()
@@ -65,7 +66,8 @@ def ledger(books: Books, verdict: Verdict) -> None:
     costs = {row["request_id"]: int(row["cost"]) for row in rows if row["metered"] and row["cost"]}
     _same("charge for", {name: amount for name, amount in charged.items() if amount}, costs, verdict)
     _spends(spends, rows, verdict)
-    _quarters(quarters, rows, verdict)
+    _sums("quarter", 900, quarters, rows, verdict)
+    _sums("day", 86400, days, rows, verdict)
 
 
 def _spends(spends: Iterable[dict[str, object]], rows: Iterable[dict[str, object]], verdict: Verdict) -> None:
@@ -80,10 +82,12 @@ def _spends(spends: Iterable[dict[str, object]], rows: Iterable[dict[str, object
     _same("spending of key and day", kept, found, verdict)
 
 
-def _quarters(quarters: Iterable[dict[str, object]], rows: Iterable[dict[str, object]], verdict: Verdict) -> None:
+def _sums(
+    what: str, span: int, sums: Iterable[dict[str, object]], rows: Iterable[dict[str, object]], verdict: Verdict
+) -> None:
     kept, found = Counter[tuple[object, ...]](), Counter[tuple[object, ...]]()
     names = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "shortfall")
-    for row in quarters:
+    for row in sums:
         where = (
             moment(row["start"]).timestamp(),
             *(row[name] for name in ("account_id", "key_id", "model", "provider")),
@@ -92,12 +96,12 @@ def _quarters(quarters: Iterable[dict[str, object]], rows: Iterable[dict[str, ob
         for name in names:
             kept[*where, name] += int(str(row[name]))
     for row in rows:
-        start = moment(row["created_at"]).timestamp() // 900 * 900
+        start = moment(row["created_at"]).timestamp() // span * span
         where = (start, row["account_id"] or 0, row["key_id"] or 0, row["model"], row["provider"])
         found[*where, "requests"] += 1
         for name in names:
             found[*where, name] += int(str(row[name] or 0))
-    _same("quarter", kept, found, verdict)
+    _same(what, kept, found, verdict)
 
 
 def _same(what: str, kept: dict, found: dict, verdict: Verdict) -> None:  # type: ignore[type-arg]

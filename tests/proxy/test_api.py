@@ -19,6 +19,7 @@ from proxy.counters.base import Wish
 from proxy.exchange import new_request_id
 from proxy.models import UsageQuarter
 from tests.own_api import Gateway, ask, carry, connections_kept, new_key, request_id, row
+from tests.proxy.sums import sum_days
 
 USAGE, LIMITS, RECEIPTS = "/v1/usage", "/v1/auth/limits", "/v1/requests/"
 pytestmark = pytest.mark.django_db
@@ -36,6 +37,7 @@ def quarter(key: ApiKey, model: str = "m", hour: int = 12, **fields: object) -> 
         requests=1,
         **{"cost": Decimal("0.1"), **fields},
     )
+    sum_days()
 
 
 # --- GET /v1/usage ---------------------------------------------------------------------------------------------------

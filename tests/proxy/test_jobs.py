@@ -24,7 +24,7 @@ def work() -> str:
 
 def fail() -> str:
     CALLS.append("fail")
-    raise OperationalError("the database\nhas\0gone\ud800")
+    raise OperationalError("the database\nhas\0gone")
 
 
 def slow() -> None:

@@ -11,6 +11,7 @@ from django.test import Client
 
 from proxy import pages
 from proxy.models import UsageQuarter
+from tests.proxy.sums import sum_days
 
 REPORT = "/admin/proxy/usagequarter/"
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -34,7 +35,9 @@ def quarter(start: datetime = NOW, **fields: object) -> UsageQuarter:
         "requests": 1,
         "cost": Decimal("0.000000000001"),
     }
-    return UsageQuarter.objects.create(start=start, **{**values, **fields})
+    made = UsageQuarter.objects.create(start=start, **{**values, **fields})
+    sum_days()
+    return made
 
 
 def page_of(client: Client, query: str = "") -> str:

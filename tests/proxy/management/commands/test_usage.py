@@ -10,6 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from proxy.models import UsageQuarter
+from tests.proxy.sums import sum_days
 
 pytestmark = pytest.mark.django_db
 
@@ -30,6 +31,7 @@ def quarters() -> None:
             requests=number,
             cost=Decimal(number) / 10,
         )
+    sum_days()
 
 
 def report(*words: str) -> str:
