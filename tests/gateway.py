@@ -205,14 +205,15 @@ class Gateway:
         """All rows of the database, oldest first. What is still in the journal is not among them: see `usage_row`."""
         if self.database_url:
             with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
-                return connection.execute(f"SELECT * FROM {_TABLE} ORDER BY id".encode()).fetchall()
+                rows = connection.execute(f"SELECT * FROM {_TABLE} ORDER BY id".encode()).fetchall()
+            return [_in_usd(row) for row in rows]
         connection = sqlite3.connect(f"file:{quote(str(self.data_dir / 'kodna.sqlite3'))}?mode=ro", uri=True)
         try:
             connection.row_factory = sqlite3.Row
             rows = [dict(row) for row in connection.execute(f"SELECT * FROM {_TABLE} ORDER BY id")]
         finally:
             connection.close()
-        return [_like_postgresql(row) for row in rows]
+        return [_in_usd(_like_postgresql(row)) for row in rows]
 
     def usage_row(self, request_id: str, seconds: float = 10) -> dict[str, Any]:
         """The one row of this request, once the journal has been carried over."""
@@ -221,9 +222,13 @@ class Gateway:
         return dict(found[0])
 
 
+def _in_usd(row: dict[str, Any]) -> dict[str, Any]:
+    """Costs are kept in picodollars."""
+    return {**row, "cost": None if row["cost"] is None else Decimal(row["cost"]).scaleb(-12)}
+
+
 def _like_postgresql(row: dict[str, Any]) -> dict[str, Any]:
     """SQLite has no types of its own for these columns."""
-    cost = row["cost"] if row["cost"] is None else round(Decimal(row["cost"]), 12)
     flags = {name: bool(row[name]) for name in ("streamed", "estimated")}
     created = datetime.fromisoformat(row["created_at"]).replace(tzinfo=UTC)
-    return {**row, **flags, "cost": cost, "attempts": json.loads(row["attempts"]), "created_at": created}
+    return {**row, **flags, "attempts": json.loads(row["attempts"]), "created_at": created}

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from accounts.usd import usd
 from proxy.formats.canonical import Usage
 from proxy.upstream import Pool
 from proxy.usage import Record
@@ -110,7 +109,9 @@ def check_metered(exchange: Exchange, record: Record) -> None:
         assert record.prompt_tokens > 0, exchange.id
         return
     counted = (record.prompt_tokens, record.completion_tokens, record.cached_tokens)
-    in_the_row = replace(usage, audio_in=0, audio_out=0)
+    cached, reasoning = _possible(usage)
+    written = min(usage.written, usage.prompt - cached)
+    in_the_row = replace(usage, cached=cached, written=written, reasoning=reasoning, audio_in=0, audio_out=0)
     assert Usage(*counted, record.cache_write_tokens, record.reasoning_tokens) == in_the_row, exchange.id
     assert record.cost == oracle.cost(usage) * 10**12, exchange.id
 
@@ -193,5 +194,10 @@ def check_row(exchange: Exchange, gateway: Gateway, answer: httpx.Response) -> N
     assert bool(row["estimated"]) is (usage is None), exchange.id
     if usage is not None:
         assert (row["prompt_tokens"], row["completion_tokens"]) == (usage.prompt, usage.completion), exchange.id
-        assert (row["cached_tokens"], row["reasoning_tokens"]) == (usage.cached, usage.reasoning), exchange.id
-        assert usd(row["cost"]) == oracle.cost(usage), exchange.id
+        assert (row["cached_tokens"], row["reasoning_tokens"]) == _possible(usage), exchange.id
+        assert row["cost"] == oracle.cost(usage), exchange.id
+
+
+def _possible(usage: Usage) -> tuple[int, int]:
+    """Some vendors count more cached tokens than the prompt has, and more of reasoning than the answer."""
+    return min(usage.cached, usage.prompt), min(usage.reasoning, usage.completion)

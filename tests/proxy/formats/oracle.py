@@ -94,8 +94,9 @@ def cost(usage: Usage) -> Decimal:
 
 
 def gains(usage: Usage) -> dict[str, str]:
-    saved = usage.cached * (INPUT - CACHED) / 1_000_000
-    return {"cached_tokens": str(usage.cached), "cost": _plain(cost(usage)), "cache_discount": _plain(saved)}
+    cached = min(usage.cached, usage.prompt)  # some vendors count more
+    saved = cached * (INPUT - CACHED) / 1_000_000
+    return {"cached_tokens": str(cached), "cost": _plain(cost(usage)), "cache_discount": _plain(saved)}
 
 
 def _plain(number: Decimal) -> str:
