@@ -37,6 +37,7 @@ from accounts.forms import (
 )
 from accounts.login import bounded
 from accounts.models import Account, ApiKey, LedgerEntry, User
+from accounts.read_only import ReadOnlyAdmin
 from accounts.snippets import base_url, example_model, snippets
 from accounts.usd import UsdField, shown
 
@@ -523,7 +524,7 @@ class OfAccountFilter(admin.SimpleListFilter):
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(ModelAdmin):
+class LedgerEntryAdmin(ReadOnlyAdmin):
     """To look at only, and quick with millions of entries: nothing here counts them all."""
 
     list_display = ("time", "of_account", "kind", "exact_amount", "charged_for", "note", "by")
@@ -543,15 +544,6 @@ class LedgerEntryAdmin(ModelAdmin):
 
     class Media:
         css: ClassVar = {"all": ("admin_kodna/console.css",)}
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LedgerEntry]:
         """Not by a join: an entry may be of an account that is gone."""

@@ -25,12 +25,11 @@ from django.utils.module_loading import import_string
 from accounts import signals
 from accounts.keys import Key
 from accounts.models import Account, ApiKey, Balance, KeySpend, LedgerEntry
-from accounts.usd import MOST, picodollars, usd
+from accounts.usd import MOST, PICO, picodollars, usd
 
 DAY = 86400
 EVER = date.min  # the row of a key's sum over all days; its `seq` numbers all moves of the key
 _EPOCH = date(1970, 1, 1)
-_PICO = 1000  # picodollars in a nanodollar
 _ROWS = 1000  # in a statement: SQLite takes 32,766 parameters
 _NAMES = 5000
 
@@ -201,7 +200,7 @@ def _insert(table: str, columns: dict[str, str], rows: Sequence[tuple[Any, ...]]
 
 def read(funds: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Each fund's (seq, amount in nanodollars) by the ledger: a balance, or what a key has spent, negative."""
-    return {name: (seq, amount // _PICO) for name, (seq, amount) in _read(list(funds)).items()}
+    return {name: (seq, amount // PICO) for name, (seq, amount) in _read(list(funds)).items()}
 
 
 def known(keys: Iterable[Key], now: float) -> dict[str, tuple[int, int]]:

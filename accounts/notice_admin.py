@@ -7,10 +7,10 @@ from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from accounts.models import Notice
+from accounts.read_only import ReadOnlyAdmin
 
 
 class OpenFilter(admin.SimpleListFilter):
@@ -25,7 +25,7 @@ class OpenFilter(admin.SimpleListFilter):
 
 
 @admin.register(Notice)
-class NoticeAdmin(ModelAdmin):
+class NoticeAdmin(ReadOnlyAdmin):
     list_display = ("time", "words", "state", "sent")
     list_display_links = None
     list_filter = (OpenFilter, "kind", ("account", admin.RelatedOnlyFieldListFilter))
@@ -41,15 +41,6 @@ class NoticeAdmin(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notice]:
         found: QuerySet[Notice] = super().get_queryset(request)
         return found.prefetch_related("deliveries")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     @display(description="since, UTC")
     def time(self, notice: Notice) -> SafeString:

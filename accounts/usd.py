@@ -12,6 +12,7 @@ from django.core.validators import DecimalValidator, MaxValueValidator, MinValue
 from django.db import models
 
 PICODOLLARS = 10**12
+PICO = 1000  # picodollars in a nanodollar
 MOST = Decimal(9_000_000)  # USD
 
 
@@ -22,6 +23,11 @@ def picodollars(usd: Decimal) -> int:
     if rest:
         raise ValueError(f"{usd} USD has more than 12 decimals")
     return whole
+
+
+def nanodollars(amount: int) -> int:
+    """Of picodollars, rounded up: against the spender, where it is a cost."""
+    return -(-amount // PICO)
 
 
 def usd(amount: int) -> Decimal:

@@ -51,7 +51,3 @@ def discount(price: Price | None, cached: int) -> int:
     if price is None or price.input is None or price.cached_input is None:
         return 0
     return cached * (price.input - price.cached_input)
-
-
-def usd(picodollars: int) -> Decimal:
-    return Decimal(picodollars).scaleb(-12)

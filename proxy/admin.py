@@ -14,11 +14,11 @@ from django.http import HttpRequest
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from accounts.credits import entry_of
+from accounts.read_only import ReadOnlyAdmin
 from proxy import job_admin, pages  # noqa: F401  # the jobs' page registers itself
 from proxy.models import UsageQuarter, UsageRecord
 
@@ -90,19 +90,6 @@ class LossesFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
         return queryset.filter(losses__gt="") if self.value() else queryset  # as the index usage_with_losses has it
-
-
-class ReadOnlyAdmin(ModelAdmin):
-    """To look at: nothing is changed here."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(UsageQuarter)

@@ -13,17 +13,18 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from accounts.credits import Fund, funds_of, read
 from accounts.keys import Key, Limit, Rates
+from accounts.usd import PICO, nanodollars, usd
 from models_catalog import pricing
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model
 from proxy import errors, meter
 from proxy.counters.base import Grant, LimitReached, NotAffordable, Store, UnknownFunds, Unreachable, Wish
+from proxy.counters.database import in_database
 from proxy.errors import Refusal
 from proxy.formats import registry
 from proxy.formats.base import Stream
@@ -31,7 +32,6 @@ from proxy.formats.canonical import Usage
 from proxy.ingress import Envelope
 from proxy.replies import duration
 
-PICO = 1000  # picodollars in a nanodollar
 FIRST_STEP = 256  # tokens that a stream holds at first
 MARGIN = 32  # tokens: more than providers put into one event, nearly always
 EARLY = 0.2  # seconds that a stream waits for a larger hold while it still has some of the one before
@@ -71,7 +71,7 @@ class Quote:
 
     def amount(self, tokens: int) -> int:
         """Nanodollars for the prompt and so many tokens of output."""
-        return _nano(self.prompt + tokens * self.each)
+        return nanodollars(self.prompt + tokens * self.each)
 
     def tokens(self, held: int) -> int:
         """Tokens of output that a hold covers."""
@@ -233,7 +233,7 @@ class Reservation:
 
     async def afford(self, cost: int) -> None:
         """Before a charge of `cost` picodollars: hold more, where the provider has counted more than was held."""
-        await self._hold_more(_nano(cost))
+        await self._hold_more(nanodollars(cost))
 
     def believed(self, usage: Usage) -> Usage:
         """As far as a provider can have counted so: one wrong number must not take all the credit there is."""
@@ -253,7 +253,7 @@ class Reservation:
         """May be called again without effect."""
         if self._open:
             self._open = False
-            self._store.settle(self._wish.id, _nano(charge) if charge and self._wish.funds else None, tokens)
+            self._store.settle(self._wish.id, nanodollars(charge) if charge and self._wish.funds else None, tokens)
 
 
 class Admission:
@@ -326,13 +326,10 @@ async def _informed(store: Store, ask: Callable[[Wish], Awaitable[Grant]], wish:
 
 
 def _inform(store: Store, names: Sequence[str]) -> None:
-    """In a thread that may not be used again for long: its connection goes back at once."""
     try:
-        store.learn(read(names))
+        store.learn(in_database(read, names))
     except DatabaseError as error:
         raise Unreachable from error
-    finally:
-        connection.close()
 
 
 def limits_of(model: Model) -> tuple[Limit, ...]:
@@ -462,10 +459,6 @@ async def _expected(envelope: Envelope, model: Model, limits: tuple[Limit, ...])
     return min(prompt + free, max(most, prompt))
 
 
-def _nano(picodollars: int) -> int:
-    return -(-picodollars // PICO)
-
-
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 _KINDS = {
@@ -516,5 +509,6 @@ def _insufficient(reason: NotAffordable, key: Key, least: int) -> Refusal:
     return errors.Insufficient(f"{whose} does not suffice for this request: {left}.", retry=False)
 
 
-def dollars(nanodollars: int) -> str:
-    return f"{Decimal(nanodollars).scaleb(-9).normalize():f}"
+def dollars(held: int) -> str:
+    """Of nanodollars."""
+    return f"{usd(held * PICO):f}"

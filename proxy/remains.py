@@ -14,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from accounts.usd import PICO, nanodollars
 from models_catalog import pricing
 from models_catalog.pricing import Price
 from proxy.counters.base import Store
 from proxy.marks import NAME, Marks
 from proxy.models import UsageRecord
-from proxy.usage import PICO, Line, decode, land
+from proxy.usage import Line, decode, land
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Remains:
 
 def _announce(line: Line, store: Store) -> None:
     if line.funds:
-        store.held(line.request_id, -(-(line.cost or 0) // PICO), line.funds)
+        store.held(line.request_id, nanodollars(line.cost or 0), line.funds)
 
 
 def _killed(line: Line, tokens: int, held: int) -> Line:

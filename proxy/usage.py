@@ -15,7 +15,7 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from accounts import credits, keys
 from accounts.credits import Charge
-from accounts.usd import usd
+from accounts.usd import PICO, usd
 from proxy import rollups
 from proxy.counters import database
 from proxy.counters.base import Amounts, Store
@@ -23,7 +23,6 @@ from proxy.models import UsageRecord
 
 logger = logging.getLogger(__name__)
 
-PICO = 1000  # picodollars in a nanodollar
 MOST_LOSSES = 1000  # characters: some of the names are fields that a client has made up
 _MOST = 2**31 - 1  # that an integer column holds
 _ROWS = 500  # in a statement: SQLite takes 32,766 parameters

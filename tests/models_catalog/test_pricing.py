@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accounts.usd import usd
 from models_catalog import pricing
 from models_catalog.pricing import Price
 
@@ -15,7 +16,7 @@ ONLY = Price(since=0, input=150_000, output=600_000, cached_input=None, cache_wr
 
 def test_it_works() -> None:
     assert pricing.cost(PRICE, 1_000_000, 1_000_000) == 750_000_000_000  # 0.15 + 0.60 USD
-    assert pricing.usd(750_000_000_000) == Decimal("0.75")
+    assert usd(750_000_000_000) == Decimal("0.75")
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,11 @@ def test_free_is_a_price() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usd", "picodollars"), [("0.15", 150_000), ("0.000001", 1), ("99999999.999999", 99_999_999_999_999), (None, None)]
+    ("price", "picodollars"),
+    [("0.15", 150_000), ("0.000001", 1), ("99999999.999999", 99_999_999_999_999), (None, None)],
 )
-def test_per_token(usd: str | None, picodollars: int | None) -> None:
-    assert pricing.per_token(None if usd is None else Decimal(usd)) == picodollars
+def test_per_token(price: str | None, picodollars: int | None) -> None:
+    assert pricing.per_token(None if price is None else Decimal(price)) == picodollars
 
 
 def test_the_newest_price_that_holds_is_in_force() -> None:
@@ -72,4 +74,4 @@ def test_no_count_costs_less_than_nothing_or_more_than_the_dearest(
 ) -> None:
     cost = pricing.cost(PRICE, prompt, completion, cached, written)
     assert prompt * 75_000 + completion * 600_000 <= cost <= prompt * 200_000 + completion * 600_000
-    assert pricing.usd(cost) * pricing.PICODOLLARS == cost
+    assert usd(cost) * pricing.PICODOLLARS == cost
