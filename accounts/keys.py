@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import secrets
 import string
+import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,6 +32,14 @@ SHOWN = len(MARK) + 8  # how much of a key is kept readable
 SOON = timedelta(days=7)  # a key that ends within this is "expiring"
 
 _PEPPER = settings.KEY_PEPPER
+
+KEY_HEADERS = (b"x-api-key", b"x-goog-api-key")  # of Anthropic's clients, and of Google's
+# Why a request is refused: one set of words for both doors, `proxy.ingress` and `accounts.drf_auth`.
+NO_KEY = "No API key. Send it as `Authorization: Bearer sk-kodna-…`, `x-api-key` or `x-goog-api-key`."
+NOT_A_KEY = "This is not a key of this service: check that it was copied whole."
+UNKNOWN = "This API key is not known or was revoked."
+OFF, EXPIRED = "This API key is switched off.", "This API key has expired."
+ELSEWHERE = "This API key may not be used from this address."
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NANODOLLARS = 10**9
@@ -56,6 +65,19 @@ def well_formed(key: str) -> bool:
         and key.isascii()
         and _checksum(key[:-CHECKSUM]) == key[-CHECKSUM:]
     )
+
+
+def credential(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What a request brings as its key: `Authorization: Bearer`, `x-api-key` or `x-goog-api-key`. Names are lower."""
+    text = b""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, found = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return bytes(found.strip())
+        elif name in KEY_HEADERS:
+            text = bytes(value.strip())
+    return text
 
 
 def digest(key: bytes) -> bytes:
@@ -196,6 +218,12 @@ class Key:
     @property
     def is_metered(self) -> bool:
         return self.billing != "unmetered"
+
+    def trouble(self) -> str:
+        """Why it cannot be used now, wherever from; empty: it can."""
+        if not self.is_active:
+            return OFF
+        return EXPIRED if self.expires and self.expires <= time.time() else ""
 
     def admits(self, address: str) -> bool:
         """Whether the key may be used from this IP address."""

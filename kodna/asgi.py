@@ -33,21 +33,19 @@ WATCH_SECONDS = 0.25
 
 
 _threads: list[Background] = []
-_journals: list[Journal] = []
-
-
-def _adopt() -> None:
-    """Before a move between stores has ended, what dead processes have used must be in the ledger."""
-    _journals[0].adopt()
-
-
-def _remains(process: str) -> bool:
-    return _journals[0].remains(process)
 
 
 def _start() -> asgi.Application:
     name = worker_name()
-    counters = Counters(settings.REDIS_URL, name, _adopt, _remains) if settings.REDIS_URL else None
+
+    def adopt() -> None:
+        """Before a move between stores has ended, what dead processes have used must be in the ledger."""
+        journal.adopt()
+
+    def remains(process: str) -> bool:
+        return journal.remains(process)
+
+    counters = Counters(settings.REDIS_URL, name, adopt, remains) if settings.REDIS_URL else None
     store: Store = counters or Memory()
     journal = Journal(
         settings.DATA_DIR / "journal",
@@ -56,7 +54,6 @@ def _start() -> asgi.Application:
         most=settings.JOURNAL_MAX_BYTES,
         process=name,
     )
-    _journals.append(journal)
     # What dead processes left must be in the ledger before anybody asks it what may be spent.
     tables = Tables(learn=store.learn, first=journal.adopt)
     threads = background.data_plane(tables, journal)

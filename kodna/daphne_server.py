@@ -54,7 +54,7 @@ class Request(WebRequest):
             return min(settings.MAX_BODY_BYTES, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)  # Django's pages
         if settings.ALLOW_NO_AUTH or path.startswith("/demo/"):
             return int(settings.MAX_BODY_BYTES)
-        names = (b"authorization", *ingress.KEY_HEADERS)
+        names = (b"authorization", *keys.KEY_HEADERS)
         sent = [value for name in names for value in self.requestHeaders.getRawHeaders(name, ())]
         words = [value.split()[-1:] for value in sent]
         has_key = any(keys.well_formed(word.decode("latin-1")) for last in words for word in last)

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -82,7 +82,7 @@ class Handover(ASGIHandler):
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        own = {"kodna.request_id": request_id, "kodna.gateway": self._gateway, "headers": _one_key(scope["headers"])}
+        own = {"kodna.request_id": request_id, "kodna.gateway": self._gateway}
         answering = self._receipt if scope["path"].startswith(RECEIPTS) else self._run
         await answering({**scope, **own}, receive, answer)
 
@@ -116,17 +116,6 @@ class Handover(ASGIHandler):
 
         await self._run({**scope, "kodna.missing": missing}, receive, keep)
         return said, missing[0] if said and missing else None
-
-
-def _one_key(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Django runs lines of one name together. Of `authorization` it gets the one that `ingress` takes."""
-    kept, bearer = [], None
-    for name, value in headers:
-        if name != b"authorization":
-            kept.append((name, value))
-        elif bearer is None and value.partition(b" ")[0].lower() == b"bearer":
-            bearer = (name, value)
-    return kept if bearer is None else [*kept, bearer]
 
 
 def _without_body(receive: Receive) -> Receive:

@@ -4,7 +4,6 @@ Called by `relay` only.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -29,7 +28,6 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 OWN_FIELDS = frozenset({"group", "max_cost_usd", "models", "previous_request_id"})
-KEY_HEADERS = (b"x-api-key", b"x-goog-api-key")  # of Anthropic's clients, and of Google's
 # What a client's headers say of its request, and a provider of the same format is to hear.
 _FORWARDED = {
     "anthropic_messages": (b"anthropic-version", b"anthropic-beta"),
@@ -62,33 +60,19 @@ def authenticate(scope: Scope, tables: Tables) -> Key:
     if tables.age > settings.DATABASE_GRACE:
         raise _away("The database has been away for too long.")
     table = tables.keys
-    text = _credential(scope)
+    text = keys.credential(scope["headers"])
     if not text:
         if table.anonymous is not None:
             return table.anonymous
-        raise errors.BadKey(
-            "No API key. Send it as `Authorization: Bearer sk-kodna-…`, `x-api-key` or `x-goog-api-key`.", retry=False
-        )
+        raise errors.BadKey(keys.NO_KEY, retry=False)
     key = table.find(text)
     if key is None:
         if not keys.well_formed(text.decode("latin-1")):
-            raise errors.BadKey("This is not a key of this service: check that it was copied whole.", retry=False)
+            raise errors.BadKey(keys.NOT_A_KEY, retry=False)
         if tables.age > _STALE:  # it may be new
             raise _away("This API key cannot be looked up at the moment.")
-        raise errors.BadKey("This API key is not known or was revoked.", retry=False)
+        raise errors.BadKey(keys.UNKNOWN, retry=False)
     return key
-
-
-def _credential(scope: Scope) -> bytes:
-    text = b""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, credential = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                return bytes(credential.strip())
-        elif name in KEY_HEADERS:
-            text = value.strip()
-    return text
 
 
 def _away(words: str) -> errors.Unavailable:
@@ -97,12 +81,10 @@ def _away(words: str) -> errors.Unavailable:
 
 def check_usable(key: Key, scope: Scope) -> None:
     """Raises `BadKey` (401: switched off, expired), `Forbidden` (403: not from this address)."""
-    if not key.is_active:
-        raise errors.BadKey("This API key is switched off.", retry=False)
-    if key.expires and key.expires <= time.time():
-        raise errors.BadKey("This API key has expired.", retry=False)
+    if trouble := key.trouble():
+        raise errors.BadKey(trouble, retry=False)
     if key.networks and not key.admits(client_address(scope)):
-        raise errors.Forbidden("This API key may not be used from this address.", code="ip_not_allowed", retry=False)
+        raise errors.Forbidden(keys.ELSEWHERE, code="ip_not_allowed", retry=False)
 
 
 def client_address(scope: Scope) -> str:
