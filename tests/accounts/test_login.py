@@ -1,4 +1,6 @@
+import time
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import pytest
 from django.core.cache import cache
@@ -6,7 +8,10 @@ from django.test import Client
 
 
 @pytest.fixture
-def _no_attempts_yet(settings):
+def _no_attempts_yet(settings, monkeypatch):
+    """The minute is django-ratelimit's own, fixed on the clock: it must not end between two attempts."""
+    now = time.time()
+    monkeypatch.setattr("django_ratelimit.core.time", SimpleNamespace(time=lambda: now))
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     cache.clear()
     yield
