@@ -173,13 +173,18 @@ class Rates(NamedTuple):
 NO_RATES = Rates()
 
 
+def least(*limits: int) -> int:
+    """The smallest of limits; 0: there is none."""
+    return min(filter(None, limits), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """What a request needs to know of its key. Limits: 0 = none; `expires` in seconds since the epoch, 0 = never.
 
     `strict`: what would lose a field on its way is refused. `zero_retention`: nothing is kept of what is said.
     `budget`: nanodollars in its `period` (`BudgetPeriod`), None: no bound. `billing`: the account's; `ceiling`:
-    nanodollars. `limits`: the key's own and its account's.
+    nanodollars. `limits`: the key's own and its account's; `least_tpm`: the smallest of their limits of tokens.
     """
 
     id: int
@@ -205,10 +210,12 @@ class Key:
     ceiling: int = 0
     account_rates: Rates = NO_RATES
     limits: tuple[Limit, ...] = field(init=False, compare=False)
+    least_tpm: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         own = Rates(self.rps, self.rpm, self.tpm, self.concurrency).of(f"key:{self.id}")
         object.__setattr__(self, "limits", own + self.account_rates.of(f"account:{self.account_id}"))
+        object.__setattr__(self, "least_tpm", least(self.tpm, self.account_rates.tpm))
 
     @property
     def spender(self) -> int:

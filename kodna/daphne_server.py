@@ -106,6 +106,9 @@ class Factory(HTTPFactory):
         protocol.requestFactory = Request
         return protocol
 
+    def log(self, request: Any) -> None:
+        """Nobody reads Twisted's own line for each request."""
+
 
 daphne.server.HTTPFactory = Factory  # type: ignore[attr-defined]  # `Server.run` makes it by this name
 

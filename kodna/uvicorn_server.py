@@ -7,7 +7,8 @@ import asyncio
 from typing import Any
 
 from django.conf import settings
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from kodna.asgi import application  # it sets Django up, which the imports below need
 from proxy import errors, ingress, replies
@@ -16,6 +17,7 @@ from proxy.exchange import new_request_id
 __all__ = ["Protocol", "application"]
 
 MAX_HEAD_BYTES = 64 * 1024
+_OF_CONNECTIONS = frozenset({b"connection", b"transfer-encoding"})
 
 
 class Protocol(HttpToolsProtocol):
@@ -100,6 +102,43 @@ class Protocol(HttpToolsProtocol):
             path = self.url.split(b"?")[0].decode("latin-1") if self._in_body else ""
             self.transport.write(replies.whole(refusal, new_request_id(), path))
         self.transport.close()
+
+
+class Cycle(RequestResponseCycle):
+    """Writes the head of an answer whose length is known together with its body: one call to the system, one packet."""
+
+    _head = b""
+
+    async def send(self, message: Any) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self.expected_content_length += len(head)
+            message = {**message, "body": head + message.get("body", b"")}
+        elif not self.response_started and message["type"] == "http.response.start" and self._begin(message):
+            return
+        await super().send(message)
+
+    def _begin(self, message: Any) -> bool:
+        """False: it is one that uvicorn's own is for."""
+        lines, length = [STATUS_LINE[message["status"]]], -1
+        for name, value in [*self.default_headers, *message.get("headers", ())]:
+            if name == b"content-length":
+                length = int(value)
+            elif name in _OF_CONNECTIONS:
+                return False
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if length < 0 or not self.keep_alive or self.scope["method"] == "HEAD":
+            return False
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            return False  # a line break in a header: it is refused
+        self.response_started, self.waiting_for_100_continue = True, False
+        self.chunked_encoding, self.expected_content_length = False, length
+        self._head = head + b"\r\n"
+        return True
+
+
+httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]  # `on_headers_complete` makes it by this name
 
 
 def _too_large() -> errors.Refusal:

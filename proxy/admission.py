@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from django.db import DatabaseError
 
 from accounts.credits import Fund, funds_of, read
-from accounts.keys import Key, Limit, Rates
+from accounts.keys import Key, Limit, Rates, least
 from accounts.usd import PICO, nanodollars, usd
 from models_catalog import pricing
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model
 from proxy import errors, meter
-from proxy.counters.base import Grant, LimitReached, NotAffordable, Store, UnknownFunds, Unreachable, Wish
+from proxy.counters.base import Grant, Left, LimitReached, NotAffordable, Store, UnknownFunds, Unreachable, Wish
 from proxy.counters.database import in_database
 from proxy.errors import Refusal
 from proxy.formats import registry
@@ -45,6 +45,8 @@ _MOST = 1 << 46  # tokens: more than anybody means
 _DOUBTFUL = 4  # times what it can be: a provider's count of more is a mistake
 _LITTLE, _MUCH = 1024, 1_000_000  # tokens: a bound that some pass; the context of a model that names none
 _CAPPED = "max_cost_exceeded"
+_MUCH_OF_IT = 8  # the part of a limit of tokens that a prompt may reserve by its bytes
+_NO_GRANT = Grant()
 _ASK_AGAIN = 2.0  # seconds, where other requests' holds stand in the way
 
 
@@ -108,7 +110,7 @@ class Reservation:
         self._envelope = envelope
         self._open = bool(wish.limits or wish.funds)
         self._read = 0  # characters
-        self.grant = Grant()
+        self.grant = _NO_GRANT
         self.held = self.most = 0
         self.next_check = self.said = 0
         self.is_scarce = False
@@ -142,16 +144,33 @@ class Reservation:
 
     async def take(self) -> None:
         """Raises `LimitReached`, `NotAffordable`, `Unreachable`."""
-        self.grant = await _informed(self._store, self._store.admit, self._wish)
+        if not self._open:
+            return
+        try:
+            self.grant = await self._store.admit(self._wish)
+        except UnknownFunds:
+            self.grant = await _informed(self._store, self._store.admit, self._wish)
         self._granted(self.grant)
 
-    async def recount(self, quote: Quote) -> None:
-        """With a prompt that has been counted, where the credit was too scarce for less. Raises as `take`."""
-        self._quote = quote
+    async def is_taken(self) -> bool:
+        """With a prompt from above. False: it is to be counted, for credit or a limit of tokens is too scarce."""
+        self._wish.least = self._wish.amount
+        try:
+            await self.take()
+        except NotAffordable:
+            return False
+        except LimitReached as reached:
+            if reached.limit.kind != "tpm":
+                raise
+            return False
+        return not self.is_scarce
+
+    async def retake(self, quote: Quote, wish: Wish) -> None:
+        """After `is_taken`, counted. Raises as `take`."""
         if self.held:
             await self.reprice(quote, (), (), 0)
         else:
-            self._wish = _wished(self._wish.id, self._wish.limits, self._wish.tokens, self._wish.funds, quote)
+            self._quote, self._wish = quote, wish
             await self.take()
 
     async def reprice(self, quote: Quote, funds: tuple[Fund, ...], limits: tuple[Limit, ...], tokens: int) -> None:
@@ -261,37 +280,56 @@ class Admission:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._few: set[int] = set()  # keys of whose limits of tokens less than half is left
 
     async def admit(self, request_id: str, key: Key, envelope: Envelope, model: Model, now: float) -> Reservation:
         """Raises `RateLimited` (429), `Insufficient` (402), `BadRequest` (400: `max_cost_usd`), `Unavailable` (503)."""
-        quote, funds = await _quoted(envelope, key, model, now, _from_above)
-        limits = key.limits + limits_of(model)
-        if not limits and not funds:
-            return Reservation(self.store, Wish(request_id), quote, envelope)
-        wish = _wished(request_id, limits, await _expected(envelope, model, limits), funds, quote)
-        # The prompt as its bytes bound it: only where credit is too scarce for that are its tokens counted.
-        wish.least = wish.amount
+        limits, funds = key.limits + limits_of(model), funds_of(key, now)
+        if not limits and not funds and envelope.max_cost is None:
+            return Reservation(self.store, Wish(request_id), Quote(model), envelope)
+        tpm = least(key.least_tpm, model.tpm) if model.tpm else key.least_tpm
+        prompt = _from_above(envelope)
+        # From above, `max_cost_usd` would allow less than it says, and limits that are nearly reached even less.
+        counts = envelope.max_cost is not None or (tpm and (prompt > tpm // _MUCH_OF_IT or key.id in self._few))
+        if counts:
+            prompt = await _tokens(envelope)
+        quote, funds = _quoted(envelope, model, now, _with_margin(prompt) if counts else prompt, funds)
+        wish = _wished(request_id, limits, _expected(prompt, envelope, model, tpm), funds, quote)
         reservation = Reservation(self.store, wish, quote, envelope)
         try:
-            try:
+            if counts:
                 await reservation.take()
-            except NotAffordable:
-                reservation.is_scarce = True
-            if reservation.is_scarce:
-                await reservation.recount((await _quoted(envelope, key, model, now, _count))[0])
+            elif not await reservation.is_taken():
+                prompt = await _tokens(envelope)
+                quote, funds = _quoted(envelope, model, now, _with_margin(prompt), funds)
+                tokens = _expected(prompt, envelope, model, tpm)
+                await reservation.retake(quote, _wished(request_id, limits, tokens, funds, quote))
         except BaseException as reason:
             reservation.settle()
             if isinstance(reason, LimitReached | NotAffordable | Unreachable):
                 raise refusal(reason, key, model, reservation.least) from None
             raise
+        if left := reservation.grant.tokens:
+            self._note(key, left)
         return reservation
+
+    def _note(self, key: Key, left: Left) -> None:
+        """Whether the next prompts are to be counted: their bytes may reserve about half of a limit, not more."""
+        if 2 * left.remaining > left.limit:
+            self._few.discard(key.id)
+        else:
+            self._few.add(key.id)
 
     async def reprice(self, reservation: Reservation, key: Key, envelope: Envelope, model: Model, now: float) -> None:
         """Before another model is asked. Raises as `admit`."""
-        quote, funds = await _quoted(envelope, key, model, now, _count)
-        limits = limits_of(model)
+        limits, funds = limits_of(model), funds_of(key, now)
+        if not limits and not funds and envelope.max_cost is None:
+            await reservation.reprice(Quote(model), (), (), 0)
+            return
+        tokens = await _tokens(envelope)
+        quote, funds = _quoted(envelope, model, now, _with_margin(tokens), funds)
         try:
-            await reservation.reprice(quote, funds, limits, await _expected(envelope, model, limits))
+            await reservation.reprice(quote, funds, limits, _expected(tokens, envelope, model, model.tpm))
         except (LimitReached, NotAffordable, Unreachable) as reason:
             raise refusal(reason, key, model, quote.amount(quote.least)) from None
 
@@ -341,19 +379,16 @@ def limits_of(model: Model) -> tuple[Limit, ...]:
 # --- what it can cost ------------------------------------------------------------------------------------------------
 
 
-async def _quoted(
-    envelope: Envelope, key: Key, model: Model, now: float, prompt: Callable[[Envelope], Awaitable[int]]
+def _quoted(
+    envelope: Envelope, model: Model, now: float, prompt: int, funds: tuple[Fund, ...]
 ) -> tuple[Quote, tuple[Fund, ...]]:
-    """And of what it is paid; what costs nothing needs no credit.
+    """And of what it is paid; what costs nothing needs no credit. `prompt`: tokens.
 
     Raises `Insufficient` (402) where nobody knows what it costs, `BadRequest` (400) as `_cap`.
     """
-    funds = funds_of(key, now)
     if not funds and envelope.max_cost is None:
         return Quote(model), ()
-    if envelope.max_cost is not None:  # from above, it would allow less than it says
-        prompt = _count
-    quote = _quote(envelope, model, now, await prompt(envelope))
+    quote = _quote(envelope, model, now, prompt)
     if funds and quote.price is None:
         words = f"The model {model.id!r} has no price, and this account or key pays for what it uses."
         raise errors.Insufficient(f"{words} Tell the operator.", param="model", retry=False)
@@ -421,7 +456,7 @@ def _cap(quote: Quote, most: int) -> None:
         quote.bound, quote.told = affordable, True
 
 
-async def _from_above(envelope: Envelope) -> int:
+def _from_above(envelope: Envelope) -> int:
     """Tokens that the prompt cannot have more of: no token is shorter than a byte."""
     text = envelope.whole.text
     named = 0
@@ -430,33 +465,28 @@ async def _from_above(envelope: Envelope) -> int:
     return len(text) + named * _IMAGE
 
 
-async def _count(envelope: Envelope) -> int:
-    """Tokens of the prompt as counted, with what vendors' other vocabularies may make of it."""
-    tokens = await _tokens(envelope)
-    return tokens + tokens // 4
-
-
 async def _tokens(envelope: Envelope) -> int:
+    """Of the prompt, as counted."""
     whole = envelope.whole
     if len(whole.text) < meter.SAMPLE:
         return meter.prompt_tokens(envelope.format, whole)
     return await asyncio.to_thread(meter.prompt_tokens, envelope.format, whole)
 
 
-async def _expected(envelope: Envelope, model: Model, limits: tuple[Limit, ...]) -> int:
-    """What limits of tokens reserve: the prompt as counted, and the output's bound."""
-    most = 0
-    for limit in limits:
-        if limit.kind == "tpm" and (not most or limit.value < most):
-            most = limit.value
-    if not most:
+def _with_margin(tokens: int) -> int:
+    """With what vendors' other vocabularies may make of a prompt."""
+    return tokens + tokens // 4
+
+
+def _expected(prompt: int, envelope: Envelope, model: Model, tpm: int) -> int:
+    """Tokens that limits of tokens reserve: the prompt, and the output's bound."""
+    if not tpm:
         return 0
-    prompt = await _tokens(envelope)
     own = max(envelope.bounds.values(), default=0.0)
     if own:
         return prompt + int(min(own, _MOST)) * envelope.choices
     free = min(model.output or _UNBOUNDED_ESTIMATE, _UNBOUNDED_ESTIMATE) * envelope.choices
-    return min(prompt + free, max(most, prompt))
+    return min(prompt + free, max(tpm, prompt))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

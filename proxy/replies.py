@@ -1,5 +1,6 @@
 """The headers and error bodies of answers under /v1. Called by `exchange` and `asgi`."""
 
+import functools
 import math
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -21,6 +22,9 @@ _UNBUFFERED: Headers = [
 ]
 _STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *_UNBUFFERED]
 _ARRAY: Headers = [(b"content-type", b"application/json; charset=utf-8"), *_UNBUFFERED]
+_LIMIT = b"x-ratelimit-limit-%b x-ratelimit-remaining-%b x-ratelimit-reset-%b".split()  # and Anthropic's
+_LIMIT += b"anthropic-ratelimit-%b-limit anthropic-ratelimit-%b-remaining anthropic-ratelimit-%b-reset".split()
+_REQUESTS, _TOKENS = (tuple(name % of for name in _LIMIT) for of in (b"requests", b"tokens"))
 _LONGEST, _LONGEST_NAME = 1000, 100  # bytes of a header, characters of a name in it
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _IN_A_LIST = _PRINTABLE.translate({ord(sign): None for sign in " ,%"})
@@ -51,29 +55,30 @@ def common(request_id: str, scope: Scope, client: Client = openai_chat) -> Heade
 def limits(grant: Grant, client: Client, now: float) -> Headers:
     """What is left of the limits, in the client's own names too: Anthropic's tell the time of the reset."""
     headers: Headers = []
-    for left, of in ((grant.requests, b"requests"), (grant.tokens, b"tokens")):
-        if left is not None:
-            headers += _limit(left, of, client, now)
+    if grant.requests is not None:
+        headers += _limit(grant.requests, _REQUESTS, client, now)
+    if grant.tokens is not None:
+        headers += _limit(grant.tokens, _TOKENS, client, now)
     return headers
 
 
-def _limit(left: Left, of: bytes, client: Client, now: float) -> Headers:
+def _limit(left: Left, names: tuple[bytes, ...], client: Client, now: float) -> Headers:
     limit, remaining = b"%d" % left.limit, b"%d" % left.remaining
-    headers: Headers = [
-        (b"x-ratelimit-limit-" + of, limit),
-        (b"x-ratelimit-remaining-" + of, remaining),
-        (b"x-ratelimit-reset-" + of, duration(left.reset).encode()),
-    ]
+    reset = duration(left.reset).encode()
+    headers: Headers = [(names[0], limit), (names[1], remaining), (names[2], reset)]
     if client is anthropic_messages:
         moment = datetime.fromtimestamp(math.ceil(now + left.reset), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-        named = b"anthropic-ratelimit-" + of
-        headers += [(named + b"-limit", limit), (named + b"-remaining", remaining), (named + b"-reset", moment)]
+        headers += [(names[3], limit), (names[4], remaining), (names[5], moment)]
     return headers
 
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it: `20ms`, `1.5s`, `6m0s`."""
-    milliseconds = max(0, round(seconds * 1000))
+    return _duration(max(0, round(seconds * 1000)))
+
+
+@functools.lru_cache(1024)
+def _duration(milliseconds: int) -> str:
     if milliseconds < 1000:
         return f"{milliseconds}ms"
     if milliseconds < 60_000:

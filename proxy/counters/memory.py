@@ -164,6 +164,20 @@ class _Places:
 _Gauge = _Moments | _Tokens | _Places
 
 
+class _Gauges:
+    """`all` of a request's limits; and those that it hears of: `requests` (per minute, else per second), `tokens`."""
+
+    __slots__ = ("all", "requests", "tokens")
+
+    def __init__(self, gauges: list[tuple[Limit, _Gauge]]) -> None:
+        def kind(name: str) -> list[tuple[Limit, _Gauge]]:
+            return [each for each in gauges if each[0].kind == name]
+
+        self.all = gauges
+        self.requests = kind("rpm") or kind("rps")
+        self.tokens = kind("tpm")
+
+
 class _Fund:
     """`seq` below 0: not known. -1 - seq is how new what is learned must be, for so much has landed already."""
 
@@ -215,7 +229,7 @@ class Memory:
         self._clock = clock
         self._lock = threading.Lock()
         self._gauges: dict[tuple[str, ...], _Gauge] = {}
-        self._known: dict[tuple[Limit, ...], list[tuple[Limit, _Gauge]]] = {}  # of them, those of each request
+        self._known: dict[tuple[Limit, ...], _Gauges] = {}  # of them, those of each request
         self._funds: dict[str, _Fund] = {}
         self._requests: dict[str, _Request] = {}
 
@@ -231,7 +245,7 @@ class Memory:
         with self._lock:
             now = self._clock()
             gauges = self._of(limits)
-            for _, gauge in gauges:
+            for _, gauge in gauges.all:
                 gauge.is_idle(now)
             return _granted(0, 0, gauges, now)
 
@@ -241,7 +255,7 @@ class Memory:
         if request is not None and request.is_settled:
             return Grant(held=request.amount)
         gauges = self._of(wish.limits)
-        for limit, gauge in gauges:
+        for limit, gauge in gauges.all:
             wait = gauge.wait(limit.value, wish, now)
             if wait:
                 raise LimitReached(limit, wait, gauge.left(limit.value, now))
@@ -249,16 +263,16 @@ class Memory:
         if request is None:
             request = self._requests[wish.id] = _Request()
         request.last = len(request.counted)
-        for _, gauge in gauges:
+        for _, gauge in gauges.all:
             gauge.add(request, wish, now)
         if funds:
             request.hold(funds, held)
         return _granted(held, spare, gauges, now)
 
-    def _of(self, limits: tuple[Limit, ...]) -> list[tuple[Limit, _Gauge]]:
+    def _of(self, limits: tuple[Limit, ...]) -> _Gauges:
         found = self._known.get(limits)
         if found is None:
-            found = self._known[limits] = [(limit, self._gauge(limit)) for limit in limits]
+            found = self._known[limits] = _Gauges([(limit, self._gauge(limit)) for limit in limits])
         return found
 
     def _gauge(self, limit: Limit) -> _Gauge:
@@ -380,17 +394,18 @@ class Memory:
         """Nothing outlives the process."""
 
 
-def _granted(held: int, spare: int, gauges: Iterable[tuple[Limit, _Gauge]], now: float) -> Grant:
-    least: dict[str, Left] = {}
-    kinds = {limit.kind for limit, _ in gauges}
+def _granted(held: int, spare: int, gauges: _Gauges, now: float) -> Grant:
+    return Grant(held, spare, _least(gauges.requests, now), _least(gauges.tokens, now))
+
+
+def _least(gauges: Sequence[tuple[Limit, _Gauge]], now: float) -> Left | None:
+    """Of limits of one kind, what is left of the one that has the least."""
+    least: Left | None = None
     for limit, gauge in gauges:
-        kind = limit.kind
-        if kind == "rps" and "rpm" in kinds:
-            continue  # nobody is told
         left = gauge.left(limit.value, now)
-        if left is not None and (kind not in least or left.remaining < least[kind].remaining):
-            least[kind] = left
-    return Grant(held, spare, least.get("rpm") or least.get("rps"), least.get("tpm"))
+        if left is not None and (least is None or left.remaining < least.remaining):
+            least = left
+    return least
 
 
 def _new_gauge(kind: str) -> _Gauge:

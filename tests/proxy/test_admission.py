@@ -276,6 +276,28 @@ async def test_a_request_larger_than_its_limit_is_not_worth_another_try() -> Non
     assert caught.value.retry is False
 
 
+LONG_WORDS = [{"role": "user", "content": "extraordinarily " * 100}]  # 1,690 bytes as it is sent, some 110 tokens
+
+
+async def test_a_limit_of_tokens_is_not_reached_by_bytes() -> None:
+    """What a prompt may use is known by its bytes; what it does use, where that is too much."""
+    memory, key = Memory(), replace(KEY, tpm=300)
+    for _ in range(2):
+        await admit(memory, key, messages=LONG_WORDS, max_tokens=1)
+    with pytest.raises(errors.RateLimited):
+        await admit(memory, key, messages=LONG_WORDS, max_tokens=1)
+
+
+@pytest.mark.parametrize("form", [openai_chat, anthropic_messages])
+async def test_at_most_half_of_a_limit_of_tokens_is_reserved_by_bytes(form: Any) -> None:
+    """Ten requests at once reserve all of it by their bytes: 40 of them use a third of it."""
+    memory, key = Memory(), replace(KEY, tpm=16_000)
+    admission, body = Admission(memory), {"model": "m", "messages": LONG_WORDS, "max_tokens": 1}
+    envelope = read_envelope(json.dumps(body).encode(), Asked(form))
+    for number in range(40):
+        await admission.admit(f"req_{number}", key, envelope, PRICED, time.time())
+
+
 async def test_who_leaves_while_the_prompt_is_counted_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     memory, counting = store(0.05), asyncio.Event()
 
@@ -283,7 +305,7 @@ async def test_who_leaves_while_the_prompt_is_counted_holds_nothing(monkeypatch:
         counting.set()
         return await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr("proxy.admission._count", count)
+    monkeypatch.setattr("proxy.admission._tokens", count)
     asking = asyncio.create_task(admit(memory, of=LONG, stream=True))
     await counting.wait()
     assert memory._funds["a3"].held
