@@ -4,6 +4,7 @@ uvicorn itself bounds neither. Bodies are the application's: see `proxy.ingress.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from django.conf import settings
@@ -109,12 +110,15 @@ class Cycle(RequestResponseCycle):
 
     _head = b""
 
-    async def send(self, message: Any) -> None:
+    def send(self, message: Any) -> Coroutine[Any, Any, None]:
+        return self._send(message) if self._head or not self.response_started else super().send(message)
+
+    async def _send(self, message: Any) -> None:
         if self._head:
             head, self._head = self._head, b""
             self.expected_content_length += len(head)
             message = {**message, "body": head + message.get("body", b"")}
-        elif not self.response_started and message["type"] == "http.response.start" and self._begin(message):
+        elif message["type"] == "http.response.start" and self._begin(message):
             return
         await super().send(message)
 
