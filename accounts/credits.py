@@ -12,7 +12,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from accounts import signals
+from accounts import bulk, signals
 from accounts.keys import Key
 from accounts.models import Account, ApiKey, Balance, KeySpend, LedgerEntry
 from accounts.usd import MOST, PICO, picodollars, usd
@@ -30,10 +30,16 @@ from accounts.usd import MOST, PICO, picodollars, usd
 DAY = 86400
 EVER = date.min  # the row of a key's sum over all days; its `seq` numbers all moves of the key
 _EPOCH = date(1970, 1, 1)
-_ROWS = 1000  # in a statement: SQLite takes 32,766 parameters
-_NAMES = 5000
+_NAMES = 5000  # in a statement: SQLite takes 32,766 values
 
-_ENTRY, _BALANCE, _SPEND = (model._meta.db_table for model in (LedgerEntry, Balance, KeySpend))  # noqa: SLF001
+_KEY, _ENTRY, _BALANCE, _SPEND = (model._meta.db_table for model in (ApiKey, LedgerEntry, Balance, KeySpend))  # noqa: SLF001
+_ENTRY_COLUMNS = {
+    "request_id": "text",
+    "account_id": "bigint",
+    "kind": "text",
+    "amount": "bigint",
+    "created_at": "timestamptz",
+}
 
 _SUM = "{table}.amount + excluded.amount"
 # A key may live to spend more than an integer holds; no budget is as large.
@@ -131,71 +137,53 @@ def charge(charges: Sequence[Charge], funds: Iterable[str]) -> dict[str, tuple[i
     """
     wanted = {each.request_id: each for each in sorted(charges)}
     entered = _enter([each for each in wanted.values() if each.metered])
-    spenders = _spenders({each.key_id for each in charges if each.key_id})
     accounts: dict[tuple[int], int] = defaultdict(int)
-    spent: dict[tuple[int, date, int], int] = defaultdict(int)
+    spent: dict[tuple[int, float], int] = defaultdict(int)
     for each in wanted.values():
         if each.metered:
             if each.request_id not in entered:
                 continue
             accounts[each.account_id,] -= each.amount
         if each.key_id:
-            spender = spenders[each.key_id]
-            spent[spender, EVER, spender] += each.amount
-            spent[spender, _EPOCH + timedelta(days=each.created // DAY), each.key_id] += each.amount
+            spent[each.key_id, each.created // DAY] += each.amount
     _add(_BALANCE, {"account_id": "bigint"}, accounts)
+    _spend(spent)
+    return read(funds)
+
+
+def _enter(charges: Sequence[Charge]) -> set[str]:
+    """Of these, by their request ids in ascending order, the ones that were not in the ledger."""
+    rows = [(c.request_id, c.account_id, "charge", -c.amount, bulk.moment(c.created)) for c in charges]
+    return bulk.insert_new(_ENTRY, _ENTRY_COLUMNS, rows)
+
+
+def _spend(amounts: Mapping[tuple[int, float], int]) -> None:
+    """What each key has spent on each day (since 1970)."""
+    spenders = _spenders({key for key, _ in amounts})
+    spent: dict[tuple[int, str, int], int] = defaultdict(int)
+    for (key, day), amount in amounts.items():
+        spender = spenders[key]
+        spent[spender, EVER.isoformat(), spender] += amount
+        spent[spender, (_EPOCH + timedelta(days=day)).isoformat(), key] += amount
     by = {"spender": "bigint", "day": "date", "key_id": "bigint"}  # first EVER: who has it has the spender to himself
     _add(_SPEND, by, {row: min(sum_, _FULL) for row, sum_ in spent.items()}, _UP_TO)
-    return read(funds)
 
 
 def _spenders(keys: Collection[int]) -> dict[int, int]:
     """By key, whose budget it spends. A key that was deleted meanwhile spends what it spent before."""
     found: dict[int, int] = {}
     for part in _in_parts(list(keys), _NAMES):
-        rows = ApiKey.objects.filter(pk__in=part).values_list("pk", "spends_as")
-        found.update((pk, first or pk) for pk, first in rows)
+        found.update(_rows(_SPENDERS.format(_places(part)), part))
     if gone := [key for key in keys if key not in found]:
         found |= dict(KeySpend.objects.filter(key_id__in=gone).values_list("key_id", "spender"))
     return {key: found.get(key, key) for key in keys}
 
 
-def _enter(charges: Sequence[Charge]) -> set[str]:
-    """Of these, by their request ids in ascending order, the ones that were not in the ledger."""
-    columns = {
-        "account_id": "bigint",
-        "kind": "text",
-        "amount": "bigint",
-        "created_at": "timestamptz",
-        "request_id": "text",
-    }
-    rows = [(c.account_id, "charge", -c.amount, datetime.fromtimestamp(c.created, UTC), c.request_id) for c in charges]
-    new = _insert(_ENTRY, columns, rows, "ON CONFLICT (request_id) DO NOTHING RETURNING request_id")
-    return {request_id for (request_id,) in new}
-
-
 def _add(table: str, by: dict[str, str], amounts: Mapping[Any, int], sum_: str = _SUM) -> None:
     """Move these sums (by primary or unique columns), in ascending order."""
-    key, added = ", ".join(by), sum_.format(table=table)
     rows = [(*values, amount, 1) for values, amount in sorted(amounts.items())]
-    then = f"ON CONFLICT ({key}) DO UPDATE SET amount = {added}, seq = {table}.seq + 1 RETURNING seq"
-    _insert(table, {**by, "amount": "bigint", "seq": "bigint"}, rows, then)
-
-
-def _insert(table: str, columns: dict[str, str], rows: Sequence[tuple[Any, ...]], then: str) -> list[tuple[Any, ...]]:
-    """Insert rows in their order. `columns`: their types, for PostgreSQL, which reads arrays twice as fast as rows."""
-    insert = f"INSERT INTO {table} ({', '.join(columns)})"
-    if not rows:
-        return []
-    if connection.vendor == "postgresql":
-        arrays = ", ".join(f"%s::{kind}[]" for kind in columns.values())
-        values = [list(column) for column in zip(*rows, strict=True)]
-        return _rows(f"{insert} SELECT * FROM unnest({arrays}) {then}", values)  # noqa: S608
-    found: list[tuple[Any, ...]] = []
-    for part in _in_parts(rows, _ROWS):
-        places = ", ".join([f"({_places(columns)})"] * len(part))
-        found += _rows(f"{insert} VALUES {places} {then}", [value for row in part for value in row])
-    return found
+    then = f"DO UPDATE SET amount = {sum_.format(table=table)}, seq = {table}.seq + 1"
+    bulk.insert(table, {**by, "amount": "bigint", "seq": "bigint"}, rows, f"ON CONFLICT ({', '.join(by)}) {then}")
 
 
 def read(funds: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -246,8 +234,9 @@ def _read(names: Sequence[str]) -> dict[str, tuple[int, int]]:
         for account, seq, amount in _rows(_BALANCES.format(_places(part)), part):
             found[accounts[account]] = (seq, amount)
     for span, keys in periods.items():
+        days = [day.isoformat() for day in (*span, EVER)]
         for part in _in_parts(list(keys), _NAMES):
-            for key, seq, amount in _rows(_SPENT.format(_places(part)), [*span, EVER, *part]):
+            for key, seq, amount in _rows(_SPENT.format(_places(part)), [*days, *part]):
                 found[keys[key]] = (seq, -int(amount))
     return found
 
@@ -259,6 +248,7 @@ def _span(period: str, first: str = "") -> tuple[date, date]:
     return begun, end(period, begun)
 
 
+_SPENDERS = f"SELECT id, COALESCE(spends_as, id) FROM {_KEY} WHERE id IN ({{}})"  # noqa: S608  # our own names
 _BALANCES = f"SELECT account_id, seq, amount FROM {_BALANCE} WHERE account_id IN ({{}})"  # noqa: S608
 # In one statement: `seq` must not be newer or older than the days.
 _SPENT = (
@@ -330,16 +320,9 @@ def _difference(subject: str, kept: Any, entries: Any) -> Difference:
 
 def _rows(statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(statement, [_parameter(value) for value in values])
+        cursor.execute(statement, values)
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
-
-
-def _parameter(value: Any) -> Any:
-    """Dates as the database takes them: SQLite keeps text, in Django's way of writing it."""
-    if isinstance(value, datetime):
-        return connection.ops.adapt_datetimefield_value(value)
-    return connection.ops.adapt_datefield_value(value) if isinstance(value, date) else value
 
 
 def _places(values: Collection[object]) -> str:

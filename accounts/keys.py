@@ -140,9 +140,12 @@ def state(key: ApiKey) -> str:
 
 def touch(used: dict[int, datetime]) -> None:
     """Note when keys (by id) were last used, at most once a minute each. Raises no version: nothing else changed."""
+    latest = dict(ApiKey.objects.filter(pk__in=used).values_list("pk", "last_used_at"))
     for key_id, moment in used.items():
-        stale = Q(last_used_at=None) | Q(last_used_at__lt=moment - timedelta(minutes=1))
-        ApiKey.objects.filter(stale, pk=key_id).update(last_used_at=moment)
+        before = moment - timedelta(minutes=1)
+        if key_id in latest and (latest[key_id] or before) <= before:
+            stale = Q(last_used_at=None) | Q(last_used_at__lte=before)
+            ApiKey.objects.filter(stale, pk=key_id).update(last_used_at=moment)
 
 
 # --- data plane ------------------------------------------------------------------------------------------------------

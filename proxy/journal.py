@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from proxy.counters.base import Store
 from proxy.marks import Mark, Marks
-from proxy.remains import Remains, batches, dead, land_lines, remove
+from proxy.remains import Remains, batches, dead, land_lines
 from proxy.usage import Record, decode, encode
 
 logger = logging.getLogger(__name__)
@@ -254,7 +255,7 @@ class Journal:
             return
         files = [*self._retired, self._file]
         if not self._running and all(file.is_moved for file in files):
-            remove(self._own)
+            shutil.rmtree(self._own)
         for file in files:
             os.close(file.fd)
         self._marks.release()

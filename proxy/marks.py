@@ -52,9 +52,9 @@ class Mark:
 class Marks:
     """The file of marks, locked while its process lives. Pair 0: the file that is being moved, and how far it is."""
 
-    def __init__(self, fd: int, *, is_mapped: bool = True) -> None:
+    def __init__(self, fd: int) -> None:
         self.fd = fd
-        size = os.fstat(fd).st_size // _PAIR * _PAIR if is_mapped else 0
+        size = os.fstat(fd).st_size // _PAIR * _PAIR
         self._values = self._mapped(size) if size else _pairs(bytearray(_PAIR))  # a power cut can leave it empty
         self._free = list(range(size // _PAIR - 1, 0, -1))
 

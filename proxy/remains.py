@@ -20,7 +20,7 @@ from models_catalog.pricing import Price
 from proxy.counters.base import Store
 from proxy.marks import NAME, Marks
 from proxy.models import UsageRecord
-from proxy.usage import Line, decode, land
+from proxy.usage import OPENS, Line, decode, land
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class Remains:
     def _lines(self) -> Iterator[tuple[Line, bool]]:
         for number, path in self._files:
             moved = self.marks.moved(number, path)
-            for lines, _ in batches(path, 0, moved):
+            for lines, _ in batches(path, 0, moved, opening=True):
                 yield from ((line, True) for line in lines)
-            for lines, _ in batches(path, moved):
+            for lines, _ in batches(path, moved, opening=True):
                 yield from ((line, False) for line in lines)
 
     def land(self, store: Store) -> int:
@@ -69,7 +69,7 @@ class Remains:
         count += land_lines(self._killed, store)
         if self._killed:
             logger.warning("%s: %s requests had been cut off with their process", self._path.name, len(self._killed))
-        remove(self._path)
+        shutil.rmtree(self._path)
         self.marks.release()
         return count
 
@@ -101,22 +101,18 @@ def _killed(line: Line, tokens: int, held: int) -> Line:
 
 
 def dead(path: Path) -> Marks | None:
-    """The marks of a dead process, locked; None: it lives, or another process has claimed them.
-
-    The release before had a file for each process, locked itself, and no marks.
-    """
-    is_folder = path.is_dir()
-    if not is_folder and path.suffix != ".jsonl":
+    """The marks of a dead process, locked; None: it lives, or another process has claimed them."""
+    if not path.is_dir():
         return None
     try:
-        fd = os.open(path / NAME if is_folder else path, os.O_RDWR)
+        fd = os.open(path / NAME, os.O_RDWR)
     except FileNotFoundError:
         _forget(path)
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_nlink:  # else another process has just moved it
-            return Marks(fd, is_mapped=is_folder)
+            return Marks(fd)
     except BlockingIOError:
         pass  # it lives
     os.close(fd)
@@ -130,16 +126,7 @@ def _forget(path: Path) -> None:
             shutil.rmtree(path)
 
 
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _numbered(path: Path) -> list[tuple[int, Path]]:
-    if path.is_file():
-        return [(1, path)]
     return sorted((int(file.stem), file) for file in path.glob("*.jsonl") if file.stem.isdigit())
 
 
@@ -149,8 +136,10 @@ def land_lines(lines: list[Line], store: Store) -> int:
     return len(closing)
 
 
-def batches(path: Path, start: int, end: int | None = None) -> Iterator[tuple[list[Line], int]]:
-    """The whole lines from `start` to `end`, and where each batch of them ends."""
+def batches(
+    path: Path, start: int, end: int | None = None, *, opening: bool = False
+) -> Iterator[tuple[list[Line], int]]:
+    """The whole lines from `start` to `end`, and where each batch of them ends. `opening`: those that open too."""
     with path.open("rb") as file:
         while True:
             file.seek(start)
@@ -158,7 +147,8 @@ def batches(path: Path, start: int, end: int | None = None) -> Iterator[tuple[li
             whole = data.rfind(b"\n") + 1
             if not whole:
                 return  # nothing, or half a line that a power cut left
-            yield [line for text in data[:whole].splitlines() if (line := _read(path, text))], start + whole
+            lines = [text for text in data[:whole].splitlines() if opening or OPENS not in text]
+            yield [line for text in lines if (line := _read(path, text))], start + whole
             start += whole
 
 

@@ -7,9 +7,10 @@ Everywhere the quarters are locked first, then the days, each in the order of th
 sums do not wait for each other in a circle.
 """
 
-import json
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from django.db import connection, transaction
 from django.db.models import Min
 from django.utils import timezone
 
+from accounts import bulk
 from proxy.models import UsageDay, UsageQuarter, UsageRecord
 
 logger = logging.getLogger(__name__)
@@ -31,13 +33,16 @@ _ROWS, _QUARTERS, _DAYS = (model._meta.db_table for model in (UsageRecord, Usage
 _KEY = ("start", "account_id", "key_id", "model", "provider")
 _NAMES = ("account", "key_prefix", "key_name")
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
-_FIGURES = ("requests", "errors", *_TOKENS, "cost", "shortfall")
+_FIGURES = ("requests", "errors", "cost", "shortfall", *_TOKENS)
+COLUMNS = ("created_at", *_KEY[1:], *_NAMES, "outcome", *_FIGURES[2:])
+_TYPES = {"start": "timestamptz", "seen": "timestamptz", **dict.fromkeys(("model", "provider", *_NAMES), "text")}
+_NO_ERRORS = ("complete", "cancelled")
 _BY_ROWS = {
     "requests": "COUNT(*)",
-    "errors": "SUM(CASE WHEN outcome IN ('complete', 'cancelled') THEN 0 ELSE 1 END)",
-    **{name: f"SUM({name})" for name in _TOKENS},
+    "errors": f"SUM(CASE WHEN outcome IN {_NO_ERRORS} THEN 0 ELSE 1 END)",
     "cost": "COALESCE(SUM(cost), 0)",
     "shortfall": "SUM(shortfall)",
+    **{name: f"SUM({name})" for name in _TOKENS},
 }
 _BY_SUMS = {name: f"SUM({name})" for name in _FIGURES}
 # The beginning of the quarter or day of {0}. SQLite's is text, in Django's way of writing it.
@@ -51,9 +56,9 @@ _DAY_OF = {
     "sqlite": "substr({0}, 1, 10) || ' 00:00:00'",
 }
 _LATEST = {"postgresql": "(array_agg({0} ORDER BY start DESC))[1]", "sqlite": "substr(MAX(start || {0}), 20)"}
-# As one value: hundreds of them take the drivers longer than the database.
-_IDS = {"postgresql": "SELECT json_array_elements_text(%s)", "sqlite": "SELECT value FROM json_each(%s)"}
 _DATE = {"postgresql": "CAST(CAST(start AT TIME ZONE 'UTC' AS date) AS text)", "sqlite": "substr(start, 1, 10)"}
+
+_Parts = dict[tuple[Any, ...], list[tuple[Any, ...]]]  # what is summed, by `_KEY`
 
 
 @dataclass(frozen=True)
@@ -90,19 +95,43 @@ class _Sums:
 
 
 _QUARTERS_OF_ROWS = _Sums(_QUARTERS, QUARTER, _QUARTER_OF, _ROWS, "created_at", _BY_ROWS)
-_DAYS_OF_ROWS = _Sums(_DAYS, DAY, _DAY_OF, _ROWS, "created_at", _BY_ROWS)
 _DAYS_OF_QUARTERS = _Sums(_DAYS, DAY, _DAY_OF, _QUARTERS, "start", _BY_SUMS)  # rows are deleted, quarters are not
 
 
-def add(request_ids: Sequence[str]) -> None:
-    """Rows that have just been stored; inside the caller's transaction."""
-    if not request_ids:
-        return
-    for sums in (_QUARTERS_OF_ROWS, _DAYS_OF_ROWS):
-        moved = [f"{name} = {sums.table}.{name} + excluded.{name}" for name in _FIGURES]
-        moved += [f"{name} = excluded.{name}" for name in sums.names()]
-        once = f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {', '.join(moved)}"
-        _run(f"{sums.insert(f'request_id IN ({_IDS[connection.vendor]})')} {once}", [json.dumps(request_ids)])
+def add(rows: Iterable[Sequence[Any]]) -> None:
+    """Rows that have just been stored: of each its `COLUMNS`. Inside the caller's transaction."""
+    parts: _Parts = defaultdict(list)
+    for moment, account_id, key_id, model, provider, account, prefix, name, outcome, cost, *figures in rows:
+        key = (_quarter(moment[:16]), account_id or 0, key_id or 0, model, provider)
+        parts[key].append((moment, account, prefix, name, 1, outcome not in _NO_ERRORS, cost or 0, *figures))
+    quarters = _summed(parts)
+    days: _Parts = defaultdict(list)
+    for (start, *whose), sums in quarters:
+        days[f"{start[:10]} 00:00:00", *whose].append(sums)
+    _add(_QUARTERS, (*_NAMES, *_FIGURES), [(*key, *sums[1:]) for key, sums in quarters])
+    _add(_DAYS, ("seen", *_NAMES, *_FIGURES), [(*key, *sums) for key, sums in _summed(days)])
+
+
+def _summed(parts: _Parts) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """In the order of their keys. Of what is seen and of names, the greatest; of figures, the sums."""
+    found = []
+    for key, part in sorted(parts.items()):
+        columns = list(zip(*part, strict=True))
+        first = 1 + len(_NAMES)
+        found.append((key, (*map(max, columns[:first]), *map(sum, columns[first:]))))
+    return found
+
+
+def _add(table: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    moved = [f"{name} = {table}.{name} + excluded.{name}" for name in _FIGURES]
+    moved += [f"{name} = excluded.{name}" for name in names if name not in _FIGURES]
+    columns = {name: _TYPES.get(name, "bigint") for name in (*_KEY, *names)}
+    bulk.insert(table, columns, rows, f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {', '.join(moved)}")
+
+
+@functools.lru_cache(64)
+def _quarter(minute: str) -> str:
+    return f"{minute[:14]}{int(minute[14:]) // 15 * 15:02d}:00"
 
 
 def rebuild(since: datetime, until: datetime) -> int:

@@ -119,9 +119,11 @@ def test_more_charges_than_a_statement_holds(account, key):
     assert credits.audit() == []
 
 
-def test_a_key_may_spend_more_than_an_integer_holds(account, key):
-    for day in range(3):
-        charge(cost(f"r{day}", key, 4_000_000 * USD, FRIDAY + day * DAY, metered=False))
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_key_may_spend_more_than_an_integer_holds(account, key, at_once):
+    charges = [cost(f"r{day}", key, 4_000_000 * USD, FRIDAY + day * DAY, metered=False) for day in range(3)]
+    for start in range(0, 3, at_once):
+        charge(*charges[start : start + at_once])
     assert credits.spent(key.pk, "total", FRIDAY) == 9_000_000
     assert credits.spent(key.pk, "day", FRIDAY) == 4_000_000
     assert credits.audit() == []

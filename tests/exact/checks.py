@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from tests.exact.books import Books, Row, moment, usd
 from tests.exact.client import Seen
 from tests.exact.provider import Entry
-from tests.gateway import CommandFailed, Gateway
+from tests.gateway import UNCHECKED, CommandFailed, Gateway
 
 EVER = "0001-01-01"  # the day of `KeySpend` that holds a key's sum over all days
 MOST_SHOWN = 12
@@ -41,7 +41,7 @@ class Verdict:
 def audit(gateway: Gateway, verdict: Verdict) -> None:
     """The operator's own: `credits audit` ends with 1 where a sum differs."""
     try:
-        gateway.manage("credits", "audit")
+        gateway.manage("credits", UNCHECKED, "audit")
     except CommandFailed as failed:
         verdict.problems.append(f"credits audit: {failed.stdout.strip()[-600:]} {failed.stderr.strip()[-300:]}")
 

@@ -320,6 +320,12 @@ def test_a_line_that_cannot_be_read(journal: Journal, tmp_path: Path, torn: byte
     assert ids() == ["req_1", "req_2"]
 
 
+def test_a_clients_text_like_that_of_a_line_that_opens(journal: Journal) -> None:
+    journal.append(record(1, requested_model='","opened":5,"', client=',"opened":'))
+    assert journal.flush() == 1
+    assert UsageRecord.objects.values_list("requested_model", "client").get() == ('","opened":5,"', ',"opened":')
+
+
 def test_a_file_larger_than_a_batch(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remains, "BATCH_BYTES", 500)
     left_behind(tmp_path, *(line(number) for number in range(40)))
@@ -335,14 +341,6 @@ def test_marks_that_a_power_cut_took(journal: Journal, doomed: Journal, account:
     journal.adopt()
     row = UsageRecord.objects.get()
     assert (row.completion_tokens, row.cost, row.shortfall) == (0, Decimal("0.000008"), Decimal("0.000002"))
-
-
-def test_a_file_of_the_release_before(journal: Journal, tmp_path: Path) -> None:
-    path = tmp_path / "1-2-dead.jsonl"
-    path.write_bytes(line(1) + line(2))
-    assert journal.adopt() == 2
-    assert not path.exists()
-    assert ids() == ["req_1", "req_2"]
 
 
 def test_a_process_that_died_as_it_began(journal: Journal, tmp_path: Path) -> None:

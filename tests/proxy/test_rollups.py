@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,9 @@ pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MIDNIGHT = NOON.replace(hour=0)
 DAY = timedelta(days=1)
+KEY = ("start", "account_id", "key_id", "model", "provider")
+NAMES = ("account", "key_prefix", "key_name")
+TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
 def used(number: int, moment: datetime = NOON, **values: Any) -> Record:
@@ -120,6 +123,57 @@ def test_sums_of_much_equal_its_rows() -> None:
     assert UsageDay.objects.count() == 9
     assert [costs(UsageQuarter), costs(UsageDay)] == [wanted, wanted]
     assert rebuild() == 0
+
+
+def anything(number: int) -> Record:
+    """Also what a column cannot hold, and names that change."""
+    return used(
+        number,
+        NOON + timedelta(seconds=random.uniform(-40_000, 90_000)),
+        account_id=random.choice((None, 1)),
+        key_id=random.choice((None, 1, 2)),
+        model=random.choice(("", "m")),
+        outcome=random.choice(UsageRecord.Outcome.values),
+        cost=random.choice((None, 0, random.randrange(10**15))),
+        shortfall=random.randrange(10**12),
+        **{name: random.choice("aBé") for name in (*NAMES, "provider")},
+        **{name: random.choice((0, random.randrange(10**5), 2**31 - 1, 10**12)) for name in TOKENS},
+    )
+
+
+def test_what_is_added_is_what_the_rows_make() -> None:
+    store(*map(anything, range(2000)))
+    assert len(ids()) == 2000
+    added = [everything(model) for model in (UsageQuarter, UsageDay)]
+    assert len(added[0]) > 500
+    assert added == [made(timedelta(minutes=15)), made(DAY, "seen")]
+    for start in UsageQuarter.objects.values_list("start", flat=True).distinct():
+        rollups._QUARTERS_OF_ROWS.replace(start)
+    assert everything(UsageQuarter) == added[0]
+    assert rebuild() == 0
+
+
+Key = tuple[Any, ...]
+
+
+def everything(model: type[UsageSum]) -> dict[Key, dict[str, Any]]:
+    rows = model._default_manager.values()
+    return {tuple(row.pop(name) for name in KEY): row for row in rows if row.pop("id")}
+
+
+def made(span: timedelta, *more: str) -> dict[Key, dict[str, Any]]:
+    """Of all rows, without a line of SQL."""
+    parts: defaultdict[Key, list[dict[str, Any]]] = defaultdict(list)
+    for row in UsageRecord.objects.values():
+        row["start"] = row["created_at"] - (row["created_at"] - MIDNIGHT) % span
+        row |= {"account_id": row["account_id"] or 0, "key_id": row["key_id"] or 0, "cost": row["cost"] or Decimal(0)}
+        row |= {"seen": row["created_at"], "requests": 1, "errors": row["outcome"] not in {"complete", "cancelled"}}
+        parts[tuple(row[name] for name in KEY)].append(row)
+    return {
+        key: {name: max(row[name] for row in part) for name in (*NAMES, *more)}
+        | {name: sum(row[name] for row in part) for name in ("requests", "errors", "cost", "shortfall", *TOKENS)}
+        for key, part in parts.items()
+    }
 
 
 def costs(model: type[UsageSum]) -> Counter[int]:

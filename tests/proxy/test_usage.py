@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import OperationalError
 from pytest_django import Settings
 
-from accounts import credits, keys
+from accounts import bulk, credits, keys
 from accounts.models import Account, KeySpend, LedgerEntry
 from proxy import rollups, usage
 from proxy.models import Hold, UsageQuarter, UsageRecord
@@ -60,6 +61,21 @@ def test_formats_and_losses(told: Told) -> None:
     assert (row.endpoint, row.provider_format, row.losses) == ("messages", "gemini", "top_k,a\ufffd")
 
 
+@pytest.mark.parametrize("text", [
+    "", ',"opened":', '"opened":', '","opened":5,"', '","opened', '\\","opened":1}', '\\\\","opened":',
+    '\n,"opened":0', "\\u002c",
+])  # fmt: skip
+def test_lines_that_open(text: str) -> None:
+    """None is taken for one, whatever is in its texts."""
+    texts = {field.name: text for field in msgspec.structs.fields(usage.Record) if field.type is str}
+    attempts = [Attempt(text, text, 1.5, 200, text), Attempt(text, text)]
+    line = usage.Record(created=1.5, funds=(text, text), attempts=attempts, price=(1, None), **texts)
+    assert len(texts) > 10
+    assert usage.OPENS not in usage.encode(line)
+    line.opened = 0
+    assert usage.OPENS in usage.encode(line)
+
+
 @pytest.mark.parametrize(("names", "text"), [
     ([], ""), (["a"], "a"), (["tools[0].strict", "seed"], "tools[0].strict,seed"),
     (["a" * 600, "b" * 399], f"{'a' * 600},{'b' * 399}"), (["a" * 600, "b" * 400], f"{'a' * 600},…"),
@@ -80,7 +96,7 @@ def test_the_key_was_used(told: Told) -> None:
 
 @pytest.mark.django_db
 def test_more_rows_than_a_statement_takes(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "_ROWS", 3)
+    monkeypatch.setattr(bulk, "_PARTS", (3, 1))
     usage.land([record(number) for number in range(10)], told)
     assert len(ids()) == 10
     assert UsageQuarter.objects.get().requests == 10
@@ -173,6 +189,13 @@ def test_what_strangers_can_put_into_a_row(told: Told, values: dict[str, Any]) -
     usage.land([record(number, **more) for number, more in enumerate([{}, values, {}])], told)
     assert ids() == ["req_0", "req_1", "req_2"]
     assert rollups.rebuild(datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)) == 0
+
+
+@pytest.mark.django_db
+def test_more_tokens_than_a_column_holds(told: Told) -> None:
+    names = [f"{kind}_tokens" for kind in ("prompt", "completion", "cached", "cache_write", "reasoning")]
+    usage.land([record(1, **dict.fromkeys(names, 2**31))], told)
+    assert UsageRecord.objects.values_list(*names).get() == (2**31 - 1,) * 5
 
 
 @pytest.mark.parametrize("values", STRANGE, ids=[next(iter(values)) for values in STRANGE])
