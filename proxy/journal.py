@@ -1,10 +1,11 @@
 """Usage on its way to the database: journaled before an answer ends, moved in batches afterwards.
 
 Each process has a folder of its own in `<data dir>/journal`: numbered files of lines, and its `marks`. A request is a
-line that opens it before a provider is asked, a mark that says how far it has come, and a line that closes it before
-its last byte goes out. All of that survives `kill -9`. A background thread moves closing lines to the database, keyed
-by request id, so that a replay changes nothing. The files are the only queue: what a process did not move, another one
-finds (`Journal.adopt`). Called by `exchange`, `background` and `counters.failover`.
+mark, made before a provider is asked, with the line that opens it and how far it has come; and a line that closes it,
+before its last byte goes out. What opens it again, when more is known, is a line in the file. All of that survives
+`kill -9`. A background thread moves closing lines to the database, keyed by request id, so that a replay changes
+nothing. The files are the only queue: what a process did not move, another one finds (`Journal.adopt`). Called by
+`exchange`, `background` and `counters.failover`.
 """
 
 import errno
@@ -69,11 +70,11 @@ class Journal:
         self._rotate_at = rotate_at
         self._most = most
         self._lock = threading.Lock()  # of what the event loop and the threads both touch
-        self._running: dict[str, tuple[Mark, bytes]] = {}  # by request id: its mark and its opening line
+        self._running: dict[str, tuple[Mark, bytes]] = {}  # by request id: its mark; the last line that opens it
         self._waiting: deque[tuple[bytes, int]] = deque()  # lines, and the slots that are free once they are written
         self._own: Path | None = None
         self._retired: list[_File] = []
-        self._dirty = False
+        self._dirty = self._told = False
         self._full = False
         self._measured = 0.0
         self._claiming, self._landing = threading.Lock(), threading.Lock()
@@ -107,10 +108,15 @@ class Journal:
             running = self._running.get(record.request_id)
             mark = running[0] if running else self._mark(record.held or 0)
             record.opened = mark.slot
-            line = encode(record) + b"\n"
+            line = encode(record)
             record.opened = None
-            self._running[record.request_id] = mark, line
-            self._write(line)
+            if running is None and mark.tell(line):
+                self._running[record.request_id] = mark, b""
+                self._told = True
+            else:
+                line += b"\n"
+                self._running[record.request_id] = mark, line
+                self._write(line)
         return mark
 
     def _mark(self, held: int) -> Mark:
@@ -151,12 +157,15 @@ class Journal:
             with self._lock:
                 self._put(*self._waiting[0])
                 self._waiting.popleft()
-        if self._dirty:
-            self._dirty = False  # before: a line that comes meanwhile makes it true again
+        if self._dirty or self._told:
+            dirty, told = self._dirty, self._told
+            self._dirty = self._told = False  # before: a line that comes meanwhile makes it true again
             try:
+                if told:
+                    self._marks.sync()
                 os.fdatasync(self._file.fd)
             except OSError:
-                self._dirty = True
+                self._dirty, self._told = dirty, told
                 raise
 
     def _measure(self) -> None:

@@ -39,7 +39,8 @@ class Remains:
 
     def _read(self, store: Store) -> list[Line]:
         """Rows of requests that were still open. All charges that may not have landed are made known."""
-        running: dict[str, Line] = {}
+        begun = [line for text in self.marks.begun() if (line := _read(self._path, text))]
+        running = {line.request_id: line for line in begun}
         for line, has_landed in self._lines():
             if line.opened is not None:
                 running[line.request_id] = line

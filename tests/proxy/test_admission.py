@@ -628,7 +628,7 @@ async def test_a_request_in_the_middle_can_be_found_by_its_opening_line(tmp_path
     house = paying(tmp_path, MockUpstream(Reply(chat_events([" apple"] * 50)[:31], end="hang")), 1)
     asking = asyncio.create_task(house.post(asked(stream=True)))
     await asyncio.sleep(0.2)
-    opened = json.loads(house.journal._file.path.read_bytes().splitlines()[0])
+    opened = json.loads(next(house.journal._marks.begun()))
     assert (opened["model"], opened["funds"], opened["opened"]) == ("m", ["a3"], opened["opened"])
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

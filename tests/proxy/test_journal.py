@@ -90,6 +90,23 @@ def test_an_open_request_is_no_row_yet(journal: Journal) -> None:
     assert ids() == ["req_1"]
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("losses", ["", "l" * 1000])
+def test_a_request_that_is_opened_again(journal: Journal, tmp_path: Path, losses: str) -> None:
+    """Of all that opens it the last counts, whether it stands in its mark or in a file, and in the next one."""
+    journal.open(record(1, losses=losses))
+    journal.open(record(2, losses=losses))
+    journal.open(record(2, losses=losses, prompt_tokens=7))
+    for number in range(100):
+        journal.append(record(f"more_{number}", requested_model=LARGE))
+    for _ in range(2):
+        journal.flush()
+    assert files(tmp_path) == ["2.jsonl"]
+    journal._marks.release()
+    assert Journal(tmp_path, Told(), rotate_at=10_000, most=10**9).adopt() == 2
+    assert usage.UsageRecord.objects.get(request_id="req_2").prompt_tokens == 7
+
+
 def test_a_mark_is_used_again(journal: Journal) -> None:
     slots = set()
     for number in range(10):
@@ -237,7 +254,7 @@ def test_the_end_of_a_process_on_a_full_disk(journal: Journal, monkeypatch: pyte
 
 async def test_requests_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house = Inside(tmp_path, snapshot(inside_model("m", inside_provider())), Pool(MockUpstream(completion()).transport))
-    disk = FullDisk(monkeypatch, 600)  # for the opening line, not for the closing one
+    disk = FullDisk(monkeypatch, 0)
     assert (await house.post()).status == 200, "who was let in is answered"
     for _ in range(5):
         refused = await house.post()
@@ -287,8 +304,8 @@ def test_the_bound_is_for_all_processes_together(make: Callable[..., Journal], t
 
 def with_model(gateway: Gateway, upstream: Upstream) -> str:
     """A key for its model `m`."""
-    gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
-    return gateway.key(name="usage")
+    served = catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))})
+    return gateway.set_up(served, name="usage")
 
 
 class Crowd:

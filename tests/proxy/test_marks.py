@@ -56,10 +56,27 @@ def test_a_closed_mark(tmp_path: Path) -> None:
     assert made.new().slot == slot
 
 
+def test_how_requests_began(tmp_path: Path) -> None:
+    made = Marks.make(tmp_path)
+    first, second, third = (made.new() for _ in range(3))
+    longest = b"x" * (marks.SLOT - 24)
+    assert first.tell(b'{"request_id":"req_1"}')
+    assert second.tell(longest)
+    assert not third.tell(longest + b"x")
+    for mark in (first, second, third):
+        mark.set(2**64 - 1, 2**64 - 1)
+    assert list(again(tmp_path).begun()) == [b'{"request_id":"req_1"}', longest]
+    made.free(first.close())
+    assert list(again(tmp_path).begun()) == [longest]
+    assert made.new().tell(b"short")
+    assert list(again(tmp_path).begun()) == [b"short", longest]
+
+
 def test_a_mark_of_nobody(tmp_path: Path) -> None:
     made = Marks.make(tmp_path)
     nobody = Mark()
     nobody.set(1, 2)
+    assert not nobody.tell(b"who?")
     made.free(nobody.close())
     assert made.read(0) == (0, 0)
     assert made.new().slot
@@ -99,7 +116,7 @@ def test_its_blocks_are_there_from_the_start(tmp_path: Path) -> None:
     """A hole in the file would be filled by the first write to the map, and end the process on a full disk."""
     Marks.make(tmp_path)
     found = (tmp_path / marks.NAME).stat()
-    assert found.st_size == marks.SLOTS * 16
+    assert found.st_size == marks.SLOTS * marks.SLOT
     assert found.st_blocks * 512 >= found.st_size
 
 
