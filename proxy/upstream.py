@@ -1,28 +1,26 @@
 """The provider's side of a request: one connection pool per provider, timeouts, and faults in one vocabulary.
 
-The only module that imports httpx and aiohttp. aiohttp is the engine, called without the layers that a gateway does not
-need (cookies, redirects, auth); httpx is the other face of the same seam: any httpx transport can stand in for it, as
-`httpx.MockTransport` does in tests, and it unpacks what a provider packs unasked. Called by `relay`.
+`http1` is the engine. httpx, which only this module imports, is the other face of the same seam: any httpx transport
+can stand in for the engine, as `httpx.MockTransport` does in tests, and it unpacks what a provider packs unasked.
+Called by `relay` and `counting`.
 """
 
 import asyncio
 import email.utils
-import io
+import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
-import aiohttp
 import httpx
 import yarl
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import BytesIOPayload, BytesPayload
 from django.conf import settings
-from multidict import CIMultiDict
 
 from models_catalog.snapshot import Provider
 from proxy.errors import ProviderFault
+from proxy.http1 import Answer, Broken, Client, Closed, Unreachable, tls
 from proxy.timer import Timer
 
 _USER_AGENT = f"kodna/{settings.VERSION}"
@@ -30,18 +28,17 @@ _DRAIN_SECONDS = 1.0
 GOODBYE_SECONDS = 5.0  # for what follows the end of an answer: usage, `[DONE]`, the closing of the connection
 _AT_ONCE = 0.2  # seconds
 _KEPT_HEADERS = 1000  # characters of a client's headers: a call with more is not kept for the next
-_AT_A_TIME = 1024 * 1024  # bytes of a request: a larger one is written piece by piece
+# Neither ends a line: https://www.rfc-editor.org/rfc/rfc9110#section-5
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[^\r\n\0]*")
 # What both sides of the seam may raise.
-_ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
-_CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+_ERRORS = (httpx.HTTPError, Broken, OSError)
 _CONNECT_ERRORS = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.InvalidURL,
+    Unreachable,
 )
 
 
@@ -58,34 +55,10 @@ class Question:
     is_sent: bool = False
 
 
-class _Body(BytesPayload):
-    """aiohttp writes it when there is a connection."""
-
-    def __init__(self, question: Question) -> None:
-        super().__init__(question.body)
-        self._question = question
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._question.is_sent = True
-        await super().write_with_length(writer, content_length)
-
-
-class _LargeBody(BytesIOPayload):
-    """The same, written piece by piece."""
-
-    def __init__(self, question: Question) -> None:
-        super().__init__(io.BytesIO(question.body))
-        self._question = question
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._question.is_sent = True
-        await super().write_with_length(writer, content_length)
-
-
 class Call:
-    """What does not change from request to request: made once per provider, path and headers."""
+    """What does not change from request to request: made once per provider, path and headers. Raises `ValueError`."""
 
-    __slots__ = ("fields", "headers", "timeout", "url", "yarl")
+    __slots__ = ("connect_timeout", "head", "headers", "url")
 
     def __init__(self, provider: Provider, path: str, more: tuple[tuple[str, str], ...]) -> None:
         address = provider.base_url + path
@@ -100,9 +73,30 @@ class Call:
         headers.update({name.lower(): value for name, value in provider.headers})
         self.url = httpx.URL(address)
         self.headers = httpx.Headers(headers)
-        self.yarl = yarl.URL(address)
-        self.fields = CIMultiDict(headers)
-        self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout)
+        self.head = _head(yarl.URL(address), headers)
+        self.connect_timeout = provider.connect_timeout
+
+
+def _head(url: yarl.URL, headers: dict[str, str]) -> bytes:
+    """Up to the length of the body, which differs."""
+    fields = {"host": url.host_port_subcomponent or ""}
+    if url.user is not None and "authorization" not in headers:
+        fields["authorization"] = "Basic " + b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    fields |= headers
+    for name in ("content-length", "transfer-encoding"):  # how the body is framed is not the catalog's to say
+        fields.pop(name, None)
+    for name, value in fields.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"the header {name!r} cannot be sent")
+    lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "content-length: "]).encode()
+
+
+def _client(url: yarl.URL) -> Client:
+    if url.scheme not in {"http", "https"} or not url.raw_host or not url.port:
+        raise ValueError("not an address of a web server")
+    host = url.raw_host if ":" not in url.raw_host else url.host or ""  # of IPv6, the zone is quoted in the raw one
+    return Client(host, url.port, secure=url.scheme == "https")
 
 
 class Source(Protocol):
@@ -116,62 +110,33 @@ class Source(Protocol):
 
 
 class Engine:
-    """aiohttp. It keeps connections, and asks once more where a kept one turns out to be closed."""
+    """`http1`. It keeps connections, and asks once more where a kept one turns out to be closed."""
 
-    def __init__(self) -> None:
-        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=30)
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+    def __init__(self, base_url: str) -> None:
+        self._client = _client(yarl.URL(base_url))
+        self.aclose = self._client.aclose
 
     async def ask(self, call: Call, question: Question) -> Source:
-        kept, begun = bool(self._connector._conns), time.perf_counter()  # noqa: SLF001  # no public name
-        try:
-            answer = await self._post(call, question)
-        except _CLOSED as error:
-            # Providers close a connection that has been idle for some seconds, and did not see what we wrote on it.
-            # That shows at once: one that breaks off later may have worked on the request, and is not asked twice.
-            late = time.perf_counter() - begun > _AT_ONCE
-            if not kept or late or isinstance(error, aiohttp.ClientConnectorError):
-                raise
-            answer = await self._post(call, question)
-        if answer.headers.get("content-encoding", "identity") == "identity":
-            return _Answer(answer)
+        answer = await self._ask(call, question)
+        if answer.header("content-encoding").lower() in {"", "identity"}:
+            return answer
         # Packed although asked not to: httpx unpacks it.
-        return _Response(httpx.Response(answer.status, headers=answer.raw_headers, stream=_Stream(_Answer(answer))))
+        return _Response(httpx.Response(answer.status, headers=answer.headers, stream=_Stream(answer)))
 
-    def _post(self, call: Call, question: Question) -> Awaitable[aiohttp.ClientResponse]:
-        return self._session.request(
-            "POST",
-            call.yarl,
-            data=_Body(question) if len(question.body) <= _AT_A_TIME else _LargeBody(question),
-            headers=call.fields,
-            allow_redirects=False,
-            timeout=call.timeout,
-        )
-
-    async def aclose(self) -> None:
-        await self._session.close()
-
-
-class _Answer:
-    __slots__ = ("_answer", "read", "status")
-
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
-        self.status = answer.status
-        self.read = answer.content.readany
-
-    def header(self, name: str) -> str:
-        return self._answer.headers.get(name, "")
-
-    async def close(self) -> None:
-        if self._answer.content.at_eof():
-            self._answer.release()
-        else:
-            self._answer.close()  # the provider is to know at once that nobody listens
+    async def _ask(self, call: Call, question: Question) -> Answer:
+        kept = self._client.take()
+        if kept is not None:
+            question.is_sent, begun = True, time.perf_counter()
+            try:
+                return await kept.ask(call.head, question.body)
+            except Closed:
+                # Providers close a connection that has been idle for some seconds, and did not see what we wrote on it.
+                # That shows at once: one that breaks off later may have worked on the request, and is not asked twice.
+                if time.perf_counter() - begun > _AT_ONCE:
+                    raise
+        connection = await self._client.connect(call.connect_timeout)
+        question.is_sent = True
+        return await connection.ask(call.head, question.body)
 
 
 class Seam:
@@ -205,7 +170,7 @@ class _Response:
 
 
 class _Stream(httpx.AsyncByteStream):
-    def __init__(self, answer: _Answer) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -221,6 +186,7 @@ class Pool:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._seam = Seam(transport) if transport is not None else None
+        tls()  # it reads the system's authorities: now, and not while the first request waits
         self._engines: dict[str, Engine] = {}
         self._calls: dict[Provider, dict[tuple[str, tuple[tuple[str, str], ...]], Call]] = {}
         self._busy: dict[int, int] = {}
@@ -247,7 +213,7 @@ class Pool:
             return self._seam
         found = self._engines.get(provider.base_url)
         if found is None:
-            found = self._engines[provider.base_url] = Engine()
+            found = self._engines[provider.base_url] = Engine(provider.base_url)
         return found
 
     def call(self, provider: Provider, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Call:
@@ -325,13 +291,13 @@ class Upstream:
 async def open_upstream(pool: Pool, provider: Provider, question: Question, timer: Timer) -> Upstream:
     """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken)."""
     try:
-        call = pool.call(provider, question.path, question.headers)
+        call, engine = pool.call(provider, question.path, question.headers), pool.engine(provider)
     except (ValueError, httpx.InvalidURL) as error:
         raise ProviderFault("connect", "the provider's address is not valid.") from error
     timer.limit(provider.total_timeout)
     timer.wait(provider.first_byte_timeout)
     try:
-        source = await pool.engine(provider).ask(call, question)
+        source = await engine.ask(call, question)
     except BaseException as error:
         timer.unlimit()
         if isinstance(error, asyncio.CancelledError):

@@ -218,9 +218,6 @@ async def test_packed_although_asked_not_to(upstream: FakeProvider) -> None:
     assert await ask(upstream) == b"x" * 100_000
 
 
-# --- silence ---------------------------------------------------------------------------------------------------------
-
-
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +260,69 @@ def test_retry_after_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 10
 
 
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def head(path: str = PATH, more: tuple[tuple[str, str], ...] = (), **changes: Any) -> list[str]:
+    return Pool().call(provider(**changes), path, more).head.decode().split("\r\n")
+
+
+def test_the_head_of_a_request() -> None:
+    lines = head(base_url="https://Provider.example:443/v1", api_key="sk-1", headers=(("X-Title", "Kodna"),))
+    assert lines[:2] == ["POST /v1/chat/completions HTTP/1.1", "host: provider.example"]
+    assert {"content-type: application/json", "accept-encoding: identity", "authorization: Bearer sk-1"} < set(lines)
+    assert lines[-2:] == ["x-title: Kodna", "content-length: "]
+
+
+@pytest.mark.parametrize(
+    ("address", "target", "host"),
+    [
+        ("http://a.example:8080/v1", "/v1/chat/completions", "a.example:8080"),
+        ("http://[::1]:8080", "/chat/completions", "[::1]:8080"),
+        ("http://b\xfccher.example/v1", "/v1/chat/completions", "xn--bcher-kva.example"),
+        ("http://a.example./v 1/\xe9|[x]", "/v%201/%C3%A9%7C%5Bx%5D/chat/completions", "a.example"),
+        ("http://a.example/a%2Fb%20c", "/a%2Fb%20c/chat/completions", "a.example"),
+    ],
+)
+def test_odd_addresses(address: str, target: str, host: str) -> None:
+    assert head(base_url=address)[:2] == [f"POST {target} HTTP/1.1", f"host: {host}"]
+
+
+def test_a_query() -> None:
+    assert head("/m:gen?alt=sse&a=b%20c")[0] == "POST /v1/m:gen?alt=sse&a=b%20c HTTP/1.1"
+
+
+def test_a_password_in_the_address_is_a_credential() -> None:
+    address = "http://user:p%40ss@a.example/v1"
+    assert "authorization: Basic dXNlcjpwQHNz" in head(base_url=address, api_key="")
+    assert "authorization: Bearer sk-1" in head(base_url=address, api_key="sk-1")
+    assert "host: a.example" in head(base_url=address)
+
+
+def test_how_the_body_is_framed_is_not_the_catalogs_to_say() -> None:
+    lines = head(headers=(("Content-Length", "5"), ("Transfer-Encoding", "chunked"), ("Host", "other.example")))
+    assert [line for line in lines if line.startswith(("content-length", "transfer-encoding"))] == ["content-length: "]
+    assert [line for line in lines if line.startswith("host")] == ["host: other.example"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x", "a\r\nb: c"), ("x", "a\nb"), ("x", "a\0"), ("x y", "a"), ("x:", "a"), ("", "a"), ("x", "\ud800")],
+)
+async def test_headers_that_cannot_be_sent(name: str, value: str, upstream: FakeProvider) -> None:
+    assert (await fault(upstream, headers=((name, value),))).reason == "connect"
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/v1", "http:///v1", "127.0.0.1/v1", "http://[::1/v1", "http://x:y/", ""]
+)
+async def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ProviderFault) as caught:
+        await whole(provider(base_url=url))
+    assert caught.value.reason == "connect"
+
+
 # --- a provider's bound -----------------------------------------------------------------------------------------------
 
 
@@ -301,6 +361,32 @@ async def test_a_provider_that_has_worked_is_not_asked_twice(upstream: FakeProvi
         with pytest.raises(ProviderFault) as caught:
             await ask(upstream, pool)
         assert caught.value.reason == "broken"
+        assert len(upstream.requests) == 2
+
+
+async def test_a_kept_connection_that_is_closed_at_once_is_asked_again_on_another(upstream: FakeProvider) -> None:
+    async with new_pool() as pool:
+        await ask(upstream, pool)
+        upstream.answers(Reply([b""], wire=True), completion())
+        assert b"Hello" in await ask(upstream, pool)
+        assert len(upstream.requests) == 3
+
+
+async def test_but_not_a_third_time(upstream: FakeProvider) -> None:
+    async with new_pool() as pool:
+        await ask(upstream, pool)
+        await asyncio.gather(*(ask(upstream, pool) for _ in range(3)))  # there are more kept ones
+        before = len(upstream.requests)
+        upstream.answers(Reply([b""], wire=True))
+        assert (await fault(upstream, pool)).reason == "broken"
+        assert len(upstream.requests) == before + 2
+
+
+async def test_nor_one_that_has_begun_to_answer(upstream: FakeProvider) -> None:
+    async with new_pool() as pool:
+        await ask(upstream, pool)
+        upstream.answers(Reply([b"HTTP/1.1 2"], wire=True))
+        assert (await fault(upstream, pool)).reason == "broken"
         assert len(upstream.requests) == 2
 
 
