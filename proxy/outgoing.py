@@ -146,6 +146,8 @@ def clamped(envelope: Envelope, attempt: Attempt, bound: int | None = None) -> i
     `max_cost_usd`, carries no more than `bound`.
     """
     model, asked = attempt.model, envelope.bounds.values()
+    if bound is None and not model.enforce:
+        return None
     limits = [] if bound is None or (asked and max(asked) <= bound) else [bound]
     if model.enforce and model.output and any(value > model.output for value in asked):
         limits.append(model.output)

@@ -7,6 +7,7 @@ of their own run on either, as their tests ask.
 
 import contextlib
 import functools
+import gc
 import inspect
 import os
 import shutil
@@ -86,6 +87,7 @@ hypothesis.settings.load_profile("house")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database: the test uses Django's database (set by itself, for `-m database`)")
+    config.addinivalue_line("markers", "any_database: what it checks is the same on each: not run again on SQLite")
     config.pluginmanager.register(LeftOut(fail=CI), "left-out")
     config.pluginmanager.register(Matrix(), CONFORMANCE)
 
@@ -100,8 +102,15 @@ def pytest_xdist_setupnodes() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(fixtures):
+        uses_it = item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(fixtures)
+        if uses_it and not item.get_closest_marker("any_database"):
             item.add_marker("database")
+
+
+def pytest_collection_finish() -> None:
+    """The SDKs' half a million objects stay for good: no look for garbage, ours or Python's, goes over them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -286,8 +295,7 @@ def _start_shared(
                 gateway = _new_gateway("sqlite")
             else:
                 gateway = _new_gateway("postgresql", redis=True, server="uvicorn", workers=2)
-            gateway.load_catalog(shared_catalog(tiny_model, _recorder))
-            key = gateway.key(name="shared")
+            key = gateway.set_up(shared_catalog(tiny_model, _recorder), name="shared")
             return stack.enter_context(gateway), key
 
         yield start

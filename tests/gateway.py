@@ -26,6 +26,14 @@ from tests.processes import HOST, ROOT, Process, clean_environment, free_port, w
 
 Server = Literal["daphne", "uvicorn"]
 _TABLE = "proxy_usagerecord"
+UNCHECKED = "--skip-checks"  # they import all that the gateway serves, which takes as long as the command itself
+
+_SET_UP = """
+from io import StringIO
+from django.core.management import call_command
+call_command("catalog", "load", {path!r}, stdout=StringIO())
+call_command("keys", *{words!r})
+"""
 
 
 class CommandFailed(Exception):
@@ -121,15 +129,13 @@ class Gateway:
         assert not self.is_running, "started already"
         command = [sys.executable, "-m", "kodna.serve", self.server]
         self.process = Process(command, log=self._log, env=self._environment(), cwd=self.data_dir)
-        self.process.until_ready(self.is_live, seconds)
+        with self.client() as client:
+            self.process.until_ready(lambda: _says_live(client), seconds)
         return self
 
     def is_live(self) -> bool:
-        try:
-            with self.client() as client:
-                return client.get("/health/live", timeout=2).status_code == 200
-        except httpx.TransportError:
-            return False
+        with self.client() as client:
+            return _says_live(client)
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Send a signal to it and its workers and wait for its end; its exit code."""
@@ -171,21 +177,21 @@ class Gateway:
         return done.stdout
 
     def migrate(self) -> None:
-        self.manage("migrate", "--verbosity", "0")
+        self.manage("migrate", "--verbosity", "0", UNCHECKED)
 
-    def load_catalog(self, content: Mapping[str, object], *options: str) -> str:
+    def set_up(self, content: Mapping[str, object], **options: object) -> str:
+        """Load a catalog and make a `key`, in one process: it takes longer to start than both take in it."""
         path = self.data_dir / "catalog.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        return self.manage("catalog", "load", path, *options)
+        script = _SET_UP.format(path=str(path), words=_key_words(**options))
+        return self.manage("shell", "-v", "0", "-c", script).strip()
 
-    def key(self, account: str = "tests", **options: object) -> str:
+    def key(self, **options: object) -> str:
         """A new API key. Options as `keys create` has them: `rpm=1, models="a,b"`; without, it has no limits.
 
         Of a gateway that runs already, every process must know the key within a second.
         """
-        options = {"rpm": 0, "rps": 0, "concurrency": 0, **options}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        key = self.manage("keys", "create", "--account", account, *words).strip()
+        key = self.manage("keys", UNCHECKED, *_key_words(**options)).strip()
         if self.is_running and self.workers > 1:
             time.sleep(1)  # nobody can ask one of them
         elif self.is_running:
@@ -220,6 +226,18 @@ class Gateway:
         found = wait_for(lambda: [row for row in self.usage_rows() if row["request_id"] == request_id], seconds)
         assert len(found) == 1, f"{len(found)} rows for {request_id}"
         return dict(found[0])
+
+
+def _key_words(**options: object) -> list[str]:
+    chosen = {"account": "tests", "rpm": 0, "rps": 0, "concurrency": 0, **options}
+    return ["create", *(word for name, value in chosen.items() for word in (f"--{name}", str(value)))]
+
+
+def _says_live(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/live", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _in_usd(row: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from accounts.models import Account
 from tests.conftest import HOME, ON_SQLITE
 from tests.processes import ROOT
 
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:langsmith_plugin"]  # as in pyproject.toml, which they miss
+
 TESTERS = """
 from django.conf import settings
 from tests.processes import ROOT
@@ -52,7 +54,7 @@ def test_each_worker_is_alone(tmp_path: Path) -> None:
     """What pytest-xdist's workers begin with is the tester's environment, not that of the process that starts them."""
     (tmp_path / "test_worker.py").write_text(WORKERS)
     theirs = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-tester", "SEEN": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.conftest", "-p", "no:cacheprovider", "."]
+    command = [*PYTEST, "-n", "2", "-p", "tests.conftest", "-p", "no:cacheprovider", "."]
     done = subprocess.run(command, cwd=tmp_path, env=theirs, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     homes = [path.read_text() for path in tmp_path.glob("*.home")]
@@ -98,7 +100,7 @@ def test_the_testers_environment_has_no_say(tmp_path: Path) -> None:
         "DATABASE_URL": "postgresql://tester@/tester",
         "OPENAI_API_KEY": "sk-tester",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "."]
+    command = [*PYTEST, "-p", "tests.conftest", "-p", "no:cacheprovider", "."]
     done = subprocess.run(command, cwd=tmp_path, env=theirs, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "precious").exists()

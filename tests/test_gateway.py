@@ -15,8 +15,8 @@ ASKED = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 def with_model(gateway: Gateway, upstream: Upstream) -> str:
     """Gives it the model `m`; a key."""
     upstream.answers(completion(prompt=5, completion=2))
-    gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "upstream-model"))}))
-    return gateway.key(name="mine")
+    served = catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "upstream-model"))})
+    return gateway.set_up(served, name="mine")
 
 
 def ask(gateway: Gateway, key: str) -> httpx.Response:

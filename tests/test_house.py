@@ -105,6 +105,18 @@ def test_javascript_locks_have_hashes_and_no_addresses() -> None:
         assert [name for name, entry in installed.items() if "integrity" not in entry] == [], path
 
 
+def test_what_is_not_run_on_sqlite_has_no_test_of_the_database() -> None:
+    [words] = re.findall(
+        r"^NOT_ON_SQLITE := .*--ignore=tests/,([a-z/ ]+)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    found = []
+    for folder in words.split():
+        files = [(name, text) for name, text in texts() if name.startswith(f"tests/{folder}/") and name.endswith(".py")]
+        assert files, folder
+        found += files if folder != "browser" else []
+    assert [name for name, text in found if re.search(r"\b(django_db|(transactional_)?db)\b", text)] == []
+
+
 def test_what_ci_runs_can_be_run() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111

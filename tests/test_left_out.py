@@ -60,7 +60,7 @@ def test_it_works_with_workers(pytester: pytest.Pytester, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest(WITH_WORKERS)
     pytester.makepyfile(TESTS, test_whole="import pytest\npytest.skip('no browser', allow_module_level=True)")
-    result = pytester.runpytest_subprocess("-n", "2", "-p", "no:django")
+    result = pytester.runpytest_subprocess("-n", "2", "-p", "no:django", "-p", "no:langsmith_plugin")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*which is a failure on CI*", "no browser: 2 (*, …)", "no node: 2 (*, …)"])
     result.stdout.no_fnmatch_line("*known: *")

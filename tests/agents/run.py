@@ -103,8 +103,7 @@ def open_house() -> Iterator[House]:
         (folder / "data").mkdir()
         gateway = Gateway(folder / "data")
         gateway.migrate()
-        gateway.load_catalog(_catalog(providers))
-        key = gateway.key()
+        key = gateway.set_up(_catalog(providers))
         yield House(folder, stack.enter_context(gateway), providers, key)
 
 

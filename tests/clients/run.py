@@ -72,8 +72,7 @@ def main(arguments: list[str]) -> int:
         gateway = Gateway(Path(folder) / "data")
         gateway.data_dir.mkdir()
         gateway.migrate()
-        gateway.load_catalog(providers_catalog(server))
-        key = gateway.key()
+        key = gateway.set_up(providers_catalog(server))
         with gateway:
             given = {"DOORS": json.dumps(_doors(server, gateway, key)), "CASES": json.dumps(_cases())}
             command = [_program("node"), "--test", "--test-reporter=spec", *arguments, *tests]

@@ -76,8 +76,7 @@ def test_workers_flush_at_their_end(make_gateway: MakeGateway) -> None:
         gateway = make_gateway(
             "postgresql", redis=True, server="uvicorn", workers=2, env={"KODNA_REFRESH_SECONDS": "600"}
         )
-        gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
-        key = gateway.key()
+        key = gateway.set_up(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
         gateway.start()
         body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
         with gateway.client(key) as client:
@@ -119,8 +118,8 @@ class Reader(threading.Thread):
 def test_sigterm_in_the_middle_of_a_stream(make_gateway: MakeGateway, streaming: Upstream, server: Any) -> None:
     """Daphne ends it; uvicorn lets it come to its end. Its row is there either way, and the provider is let go."""
     gateway = make_gateway(server=server)
-    gateway.load_catalog(catalog({"fake": provider(streaming.base_url)}, {"m": model(("fake", "there"))}))
-    key = gateway.key(name="stream")
+    served = catalog({"fake": provider(streaming.base_url)}, {"m": model(("fake", "there"))})
+    key = gateway.set_up(served, name="stream")
     gateway.start()
     reader = Reader(gateway, key)
     wait_for(lambda: "word" in reader.text)

@@ -320,8 +320,9 @@ def strict(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterato
     env = {"KODNA_MAX_BODY_MB": "0.5", "KODNA_BODY_TIMEOUT": "0.5", "KODNA_TRUSTED_PROXIES": "127.0.0.1"}
     gateway = _new_gateway(server=request.param, env=env)
     with Upstream(completion()) as upstream:
-        gateway.load_catalog(catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))}))
-        strict = Strict(gateway, gateway.key(name="strict"), gateway.key(name="office", ips="10.1.0.0/16"))
+        served = catalog({"fake": provider(upstream.base_url)}, {"m": model(("fake", "there"))})
+        key = gateway.set_up(served, name="strict")
+        strict = Strict(gateway, key, gateway.key(name="office", ips="10.1.0.0/16"))
         with gateway:
             yield strict
     assert "Traceback" not in gateway.log

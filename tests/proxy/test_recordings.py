@@ -176,8 +176,7 @@ def test_over_real_sockets(server: str, make_gateway: MakeGateway, upstream: Ups
     gateway = make_gateway(server=server)
     price = {"input": 1, "output": 2, "cached_input": 0.5}
     entry = catalog_model(("recorded", THERE), price=price)
-    gateway.load_catalog(catalog({"recorded": catalog_provider(upstream.base_url)}, {MODEL: entry}))
-    key = gateway.key()
+    key = gateway.set_up(catalog({"recorded": catalog_provider(upstream.base_url)}, {MODEL: entry}))
     with gateway, gateway.client(key) as client:
         answers = []
         for exchange in handful():

@@ -69,7 +69,7 @@ def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Itera
             server=request.param, env={"KODNA_KEEPALIVE_SECONDS": str(KEEPALIVE), "KODNA_REFRESH_SECONDS": "0.1"}
         )
         patient = {"connect": 5, "first_byte": 10, "idle": 10, "total": 60}
-        gateway.load_catalog(
+        key = gateway.set_up(
             catalog(
                 {
                     "first": provider(first.base_url, SECRET, timeout=patience),
@@ -88,9 +88,10 @@ def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Itera
                     "with-fallback": model(("first", "there"), fallbacks=["spare"]),
                     "spare": model(("second", "over-there")),
                 },
-            )
+            ),
+            name="relay",
         )
-        key, narrow = gateway.key(name="relay"), gateway.key(name="narrow", concurrency=1)
+        narrow = gateway.key(name="narrow", concurrency=1)
         with gateway:
             yield House(gateway, key, first, second, narrow)
 

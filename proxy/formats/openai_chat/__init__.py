@@ -124,7 +124,7 @@ def least_output(_: Members, /) -> int:
 def choices(members: Members, /) -> int:
     """Raises `BadField`."""
     found = [_read(members, name, _NUMBER, "a number") or 1 for name in _CHOICES if name in members]
-    return math.ceil(min(max([1, *found]), MOST_CHOICES))
+    return math.ceil(min(max([1, *found]), MOST_CHOICES)) if found else 1
 
 
 def _read(members: Members, name: str, decoder: msgspec.json.Decoder[Any], words: str) -> Any:

@@ -21,14 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from proxy.counters.base import Unreachable
 from proxy.counters.redis_wire import Line, Server, Wire
 from tests.processes import HOST, free_port
-from tests.services import Redis
 
 Connect = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def url(redis: Redis) -> str:
-    return redis.new_database()
 
 
 class Between:

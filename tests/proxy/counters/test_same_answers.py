@@ -2,11 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
-import pytest
 import redis as client
 from hypothesis import strategies as st
 
@@ -16,26 +14,6 @@ from proxy.counters.base import Wish
 from proxy.counters.memory import WINDOWS, Memory
 from proxy.counters.shared import Shared
 from tests.proxy.counters.stores import BUDGET, LIMITS, MINE, START, Clock, holds, outcome, processes, settled
-from tests.services import Redis
-
-
-@pytest.fixture(scope="module")
-def url(redis: Redis) -> str:
-    """Redis has few databases: these tests share one and empty it."""
-    return redis.new_database()
-
-
-@pytest.fixture
-def database(url: str) -> Iterator["client.Redis[bytes]"]:
-    with client.Redis.from_url(url) as found:
-        found.flushdb()
-        yield found
-
-
-@pytest.fixture
-def clock(database: "client.Redis[bytes]", monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(database, monkeypatch)
-
 
 IDS = st.integers(0, 7)
 FUNDS = st.sampled_from([[], [MINE], [BUDGET], [MINE, BUDGET], [Fund("a4", 9)], [Fund("a4", 9), MINE]])

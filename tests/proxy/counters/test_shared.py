@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,26 +47,6 @@ from tests.proxy.counters.stores import (
     settled,
     wish,
 )
-from tests.services import Redis
-
-
-@pytest.fixture(scope="module")
-def url(redis: Redis) -> str:
-    """Redis has few databases: these tests share one and empty it."""
-    return redis.new_database()
-
-
-@pytest.fixture
-def database(url: str) -> Iterator["client.Redis[bytes]"]:
-    with client.Redis.from_url(url) as found:
-        found.flushdb()
-        yield found
-
-
-@pytest.fixture
-def clock(database: "client.Redis[bytes]", monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(database, monkeypatch)
-
 
 # --- several processes -----------------------------------------------------------------------------------------------
 

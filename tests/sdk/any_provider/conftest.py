@@ -24,8 +24,7 @@ def providers() -> Iterator[Providers]:
 @pytest.fixture(scope="session")
 def _translating(_new_gateway: MakeGateway, providers: Providers) -> Iterator[tuple[Gateway, str]]:
     gateway = _new_gateway("sqlite")
-    gateway.load_catalog(providers_catalog(providers))
-    key = gateway.key(name="shared")
+    key = gateway.set_up(providers_catalog(providers), name="shared")
     with gateway:
         yield gateway, key
 

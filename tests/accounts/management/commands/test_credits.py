@@ -1,4 +1,5 @@
 from decimal import Decimal
+from functools import partial
 from io import StringIO
 
 import pytest
@@ -6,26 +7,16 @@ from django.core.management import CommandError, call_command
 
 from accounts import credits
 from accounts.models import Account, Balance, LedgerEntry
+from tests import commands
+
+run = partial(commands.run, "credits")
+refusal = partial(commands.refusal, "credits")
 
 
 @pytest.fixture(autouse=True)
 def _acme(db, settings):
     Account.objects.create(name="acme", billing="prepaid")
     settings.KEY_SPENDING = "builtins.list"  # nobody has used anything
-
-
-def run(*words: str) -> tuple[str, str]:
-    """What it prints on stdout and stderr."""
-    out, err = StringIO(), StringIO()
-    call_command("credits", *words, stdout=out, stderr=err, no_color=True)
-    return out.getvalue(), err.getvalue()
-
-
-def refusal(*words: str) -> str:
-    with pytest.raises(CommandError) as error:
-        run(*words)
-    assert error.value.returncode == 1
-    return str(error.value)
 
 
 def test_it_works():

@@ -2,29 +2,18 @@ import csv
 import json
 import time
 from decimal import Decimal
+from functools import partial
 from io import StringIO
 
 import pytest
-from django.core.management import CommandError, call_command
 
 from accounts import credits, keys
 from accounts.models import Account, ApiKey
+from tests import commands
 
 pytestmark = pytest.mark.django_db
-
-
-def run(*words: str) -> tuple[str, str]:
-    """What it prints on stdout and stderr."""
-    out, err = StringIO(), StringIO()
-    call_command("keys", *words, stdout=out, stderr=err, no_color=True)
-    return out.getvalue(), err.getvalue()
-
-
-def refusal(*words: str) -> str:
-    with pytest.raises(CommandError) as error:
-        run(*words)
-    assert error.value.returncode == 1
-    return str(error.value)
+run = partial(commands.run, "keys")
+refusal = partial(commands.refusal, "keys")
 
 
 def with_prefix(prefix: str, name: str = "") -> ApiKey:

@@ -3,16 +3,19 @@
 import io
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from django.core.management.base import BaseCommand
 
 from models_catalog.management.commands.catalog import Command
 from models_catalog.models import Model, Provider
+from tests import commands
 
 pytestmark = pytest.mark.django_db
+run = partial(commands.run, "catalog")
 
 FILE = """
 version: 1
@@ -27,13 +30,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "catalog.yaml"
     path.write_text(FILE)
     return path
-
-
-def run(*words: object) -> tuple[str, str]:
-    """What the command wrote to stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    call_command("catalog", *map(str, words), stdout=out, stderr=err)
-    return out.getvalue(), err.getvalue()
 
 
 def test_it_works(file: Path) -> None:

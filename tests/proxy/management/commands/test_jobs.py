@@ -1,16 +1,18 @@
 """`manage.py jobs`: what an operator reads, and what a failure looks like to a script."""
 
 from datetime import timedelta
-from io import StringIO
+from functools import partial
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from proxy import jobs
 from proxy.models import Job
+from tests import commands
 
 pytestmark = pytest.mark.django_db
+run = partial(commands.run, "jobs")
+refusal = partial(commands.refusal, "jobs")
 
 
 @pytest.fixture(autouse=True)
@@ -26,22 +28,9 @@ def fail() -> str:
     raise ValueError("no such thing")
 
 
-def run(*words: str) -> str:
-    out = StringIO()
-    call_command("jobs", *words, stdout=out, no_color=True)
-    return out.getvalue()
-
-
-def refusal(*words: str) -> str:
-    with pytest.raises(CommandError) as error:
-        run(*words)
-    assert error.value.returncode == 1
-    return str(error.value)
-
-
 def test_it_works():
-    assert run("run", "count") == "count: 3 counted\n"
-    head, first, second = run("list").splitlines()
+    assert run("run", "count") == ("count: 3 counted\n", "")
+    head, first, second = run("list")[0].splitlines()
     assert head.split("  ")[0] == "job"
     assert first.split()[:3] == ["count", "90", "s"]
     assert first.endswith("3 counted")
@@ -50,7 +39,7 @@ def test_it_works():
 
 def test_a_failure():
     assert refusal("run", "fail") == "fail failed: ValueError: no such thing"
-    assert "failed" in run("list")
+    assert "failed" in run("list")[0]
 
 
 def test_no_such_job():
@@ -60,9 +49,9 @@ def test_no_such_job():
 def test_another_runs_it():
     Job.objects.create(name="count", runner="elsewhere:1", until=timezone.now() + timedelta(minutes=1))
     assert refusal("run", "count").startswith("count is being run by another process")
-    assert "running at elsewhere:1" in run("list")
+    assert "running at elsewhere:1" in run("list")[0]
 
 
 def test_it_runs_whether_it_is_due_or_not():
     jobs.run_due()
-    assert run("run", "count") == "count: 3 counted\n"
+    assert run("run", "count") == ("count: 3 counted\n", "")
