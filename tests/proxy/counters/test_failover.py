@@ -375,7 +375,7 @@ def test_a_redis_that_answers_and_takes_nothing(two, fund, own_redis):
 
 def test_two_that_see_different_things(two, make_worker, fund):
     """One has no way to Redis: all stay in the database, and ask Redis ever more seldom."""
-    blind = make_worker(f"redis://127.0.0.1:{free_port()}/0", times=AT_ONCE._replace(short=100, back=0.1))
+    blind = make_worker(f"redis://127.0.0.1:{free_port()}/0", times=AT_ONCE._replace(short=100, back=0.4, patience=60))
     for worker in two:
         worker.counters._times = blind.counters._times
     two[0].admit(fund, USD // 2)
@@ -644,12 +644,12 @@ def test_no_fund_is_overspent_whatever_happens(make_worker, own_redis, machine, 
     for traffic in traffics:
         traffic.over = True
     for each in running[1:]:
-        each.result(20)
+        each.result(60)
     wait_for(lambda: not machine.left and not workers[1].counters.degraded)
     charges = {name: charge for traffic in traffics for name, charge in traffic.journal.items()}
     spent = USD - credits.read([fund.name])[fund.name][1]
     assert spent == sum(charges.values())
-    assert len(charges) > 100
+    assert len(charges) > 20, "there was traffic"
     assert spent <= USD
     assert refuses(workers[1], fund, 2 * USD) == (USD - spent, 0)  # nothing is held that nobody uses
 
