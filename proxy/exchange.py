@@ -252,7 +252,7 @@ class Exchange:
         assert stream is not None
         assert reservation is not None
         assert mark is not None
-        if stream.said < reservation.next_check:
+        if stream.said < reservation.next_check or stream.finished:  # what is whole cannot be cut off
             return True
         goes_on = await reservation.keep_ahead(stream)
         if not self._opened_anew and time.perf_counter() - self._begun > _LASTING:

@@ -505,6 +505,16 @@ async def test_a_stream_ends_as_too_long_where_credit_does(tmp_path: Path) -> No
     assert record.shortfall == 0
 
 
+async def test_a_stream_that_is_whole_when_credit_ends_is_whole(tmp_path: Path) -> None:
+    """Its reason to end comes with its last words: there is nothing to cut off, and the provider's count follows."""
+    events = chat_events([" apple"] * 470, prompt=9, completion=470)
+    reply = Reply([b"".join(events[:401]), b"".join(events[401:472]), *events[472:]])
+    house = paying(tmp_path, MockUpstream(reply), 0.001)  # some 480 tokens, less a margin
+    answer = await house.post(asked(stream=True))
+    assert b'"finish_reason": "stop"' in answer.body
+    assert (house.record.error_code, house.record.completion_tokens, house.record.estimated) == ("", 470, False)
+
+
 async def test_a_stream_goes_on_while_the_counters_are_being_moved(tmp_path: Path) -> None:
     house = paying(tmp_path, MockUpstream(chat_stream(*[" apple"] * 180, prompt=9, completion=180)), 1)
 
