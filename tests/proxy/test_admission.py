@@ -489,7 +489,7 @@ def asked(**more: Any) -> dict[str, Any]:
 
 async def test_a_stream_ends_as_too_long_where_credit_does(tmp_path: Path) -> None:
     upstream = MockUpstream(chat_stream(*[" apple"] * 2000))
-    house = paying(tmp_path, upstream, 0.001)  # some 480 tokens
+    house = paying(tmp_path, upstream, 0.001)  # some 490 tokens
     answer = await house.post(asked(stream=True))
     events = [line[6:] for line in answer.body.decode().splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]"
@@ -507,12 +507,12 @@ async def test_a_stream_ends_as_too_long_where_credit_does(tmp_path: Path) -> No
 
 async def test_a_stream_that_is_whole_when_credit_ends_is_whole(tmp_path: Path) -> None:
     """Its reason to end comes with its last words: there is nothing to cut off, and the provider's count follows."""
-    events = chat_events([" apple"] * 470, prompt=9, completion=470)
-    reply = Reply([b"".join(events[:401]), b"".join(events[401:472]), *events[472:]])
-    house = paying(tmp_path, MockUpstream(reply), 0.001)  # some 480 tokens, less a margin
+    events = chat_events([" apple"] * 520, prompt=9, completion=520)
+    reply = Reply([b"".join(events[:401]), b"".join(events[401:522]), *events[522:]])
+    house = paying(tmp_path, MockUpstream(reply), 0.001)  # some 490 tokens
     answer = await house.post(asked(stream=True))
     assert b'"finish_reason": "stop"' in answer.body
-    assert (house.record.error_code, house.record.completion_tokens, house.record.estimated) == ("", 470, False)
+    assert (house.record.error_code, house.record.completion_tokens, house.record.estimated) == ("", 520, False)
 
 
 async def test_a_stream_goes_on_while_the_counters_are_being_moved(tmp_path: Path) -> None:
