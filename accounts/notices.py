@@ -114,13 +114,17 @@ def _put_off(delivery: NoticeDelivery, trouble: str) -> None:
     now = timezone.now()
     wait = min(FIRST_WAIT * 4 ** min(delivery.tries, 10), LONGEST_WAIT)
     gives_up = now - delivery.notice.created_at >= GIVE_UP
-    # Of what a stranger's server says, what the database takes.
-    words = " ".join("".join(each if each.isprintable() else " " for each in trouble).split())[:300]
+    words = one_line(trouble, 300)
     logger.warning(
         "notice %s was not sent by %s: %s; %s",
         *(delivery.notice_id, delivery.channel, words, "given up" if gives_up else f"next try in {wait}"),
     )
     _save(delivery, due_at=None if gives_up else now + wait, tries=delivery.tries + 1, trouble=words)
+
+
+def one_line(text: str, most: int) -> str:
+    """What the database takes, so many characters at most, whatever strangers have put into an error."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:most]
 
 
 def _save(delivery: NoticeDelivery, **fields: object) -> None:

@@ -24,6 +24,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
+from accounts.notices import one_line
 from proxy.models import Job
 
 logger = logging.getLogger(__name__)
@@ -153,10 +154,5 @@ def _work(name: str, path: str) -> Done:
         logger.exception("job %s failed", name)
         if connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()  # so that the failure can be noted
-        return Done(True, _line(f"{type(error).__name__}: {error}"))
-    return Done(False, _line(str(result)))
-
-
-def _line(text: str) -> str:
-    """One that the database takes, whatever strangers have put into an error."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:MOST_RESULT]
+        return Done(True, one_line(f"{type(error).__name__}: {error}", MOST_RESULT))
+    return Done(False, one_line(str(result), MOST_RESULT))
