@@ -19,6 +19,7 @@ KEPT_SECONDS = 60.0  # a connection that nobody needs meanwhile
 MAX_HEAD = 64 * 1024  # bytes that come without any of the answer's body: status line, headers, trailers
 HIGH = 256 * 1024  # bytes of an answer that wait for the reader: beyond, the server has to wait
 PIECE = 256 * 1024  # bytes of a request that are handed to the transport at once
+_OBJECT = 48  # bytes that each piece of an answer takes beside its own
 _ADDRESSES_SECONDS = 30.0  # that a name's addresses are believed
 _FAMILIES = (socket.AF_INET6, socket.AF_INET)
 _HEAD_START = 0.25  # seconds before a server's next address is tried beside the last: RFC 8305, 5
@@ -72,7 +73,7 @@ class Answer:
         self.headers: list[tuple[bytes, bytes]] = []
         self._connection: Connection | None = connection
         self._pieces: list[bytes] = []
-        self._size = 0  # of the pieces
+        self._size = 0  # of the pieces, in memory
         self._bare = 0  # bytes since the last of the body
         self._fault = ""
         self._is_whole = self._is_paused = self._keeps = False
@@ -173,11 +174,13 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # a trailer is nobody's concern
-            self.headers.append((name, value))
+            self.headers.append((name.rstrip(), value))  # RFC 9112, 5.1: a space before the colon is to be removed
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         status = self._parser.get_status_code()
+        if status < 100:  # it would have a body, which would get into the next
+            raise Broken("no such status")
         if status < 200:
             self.headers = []
             return
@@ -190,7 +193,7 @@ class Answer:
     def on_body(self, data: bytes) -> None:
         self._bare = 0
         self._pieces.append(data)
-        self._size += len(data)
+        self._size += len(data) + _OBJECT
         if self._size > HIGH and not self._is_paused and self._connection is not None:
             self._is_paused = True
             self._connection.pause_reading()
@@ -238,7 +241,7 @@ class Connection(asyncio.Protocol):
         return answer
 
     def release(self, *, keep: bool) -> None:
-        if keep and self.is_open and not (self._rest or self._is_spent):
+        if keep and self.is_open and self._may_write and not (self._rest or self._is_spent):
             self._answer = None
             self._client.keep(self)
         else:
@@ -263,7 +266,7 @@ class Connection(asyncio.Protocol):
             self._rest, self._is_spent = b"", True
 
     def _write(self) -> None:
-        while self._rest and self._may_write:
+        while self._rest and self._may_write and self.is_open:
             piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
             self._transport.write(piece)
 
@@ -311,6 +314,7 @@ class Client:
         self._is_address = _is_address(host)
         self._addresses = deque[str]()  # of a name
         self._believed_until = 0.0
+        self._lookup: asyncio.Task[None] | None = None
 
     def take(self) -> Connection | None:
         """A kept connection. Whether its server still listens shows when it is asked."""
@@ -366,15 +370,26 @@ class Client:
         """The server's addresses, each in its turn the first."""
         if self._is_address:
             return [self._host]
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._believed_until:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-            families = [[str(each[4][0]) for each in found if each[0] is family] for family in _FAMILIES]
-            self._addresses = deque(address for pair in zip_longest(*families) for address in pair if address)
-            self._believed_until = loop.time() + _ADDRESSES_SECONDS
+        if asyncio.get_running_loop().time() >= self._believed_until:
+            if self._lookup is None:  # one for all: a loop does few at once, uvloop two, and a dead name's takes long
+                self._lookup = asyncio.create_task(self._look_up())
+                self._lookup.add_done_callback(self._looked_up)
+            await asyncio.shield(self._lookup)
         addresses = list(self._addresses)
         self._addresses.rotate(-1)
         return addresses
+
+    async def _look_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        families = [[str(each[4][0]) for each in found if each[0] is family] for family in _FAMILIES]
+        self._addresses = deque(address for pair in zip_longest(*families) for address in pair if address)
+        self._believed_until = loop.time() + _ADDRESSES_SECONDS
+
+    def _looked_up(self, lookup: asyncio.Task[None]) -> None:
+        self._lookup = None
+        if not lookup.cancelled():
+            lookup.exception()  # whoever waits for it is told; maybe nobody does any more
 
     async def _reach(self, address: str) -> Connection:
         loop = asyncio.get_running_loop()
@@ -397,15 +412,19 @@ class Client:
                     attempts.append(asyncio.create_task(self._reach(left.popleft())))
                     running.add(attempts[-1])
                 patience = _HEAD_START if left else None
-                done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                won = next((attempt for attempt in done if attempt.exception() is None), None)
+                running = (await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED))[1]
+                won = next((each for each in attempts if each.done() and each.exception() is None), None)
             return (won or attempts[-1]).result()
         finally:
-            for attempt in attempts:
-                if attempt is not won:
-                    attempt.cancel()
-                    attempt.add_done_callback(_drop)
-            attempts.clear()  # the last one's error knows this frame: a circle
+            if won is not None:
+                attempts.remove(won)
+            while attempts:  # no name may be left for the last one, whose error knows this frame: a circle
+                _give_up(attempts.pop())
+
+
+def _give_up(attempt: asyncio.Task[Connection]) -> None:
+    attempt.cancel()
+    attempt.add_done_callback(_drop)
 
 
 def _drop(attempt: asyncio.Task[Connection]) -> None:

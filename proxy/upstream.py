@@ -27,6 +27,7 @@ _USER_AGENT = f"kodna/{settings.VERSION}"
 _DRAIN_SECONDS = 1.0
 GOODBYE_SECONDS = 5.0  # for what follows the end of an answer: usage, `[DONE]`, the closing of the connection
 _AT_ONCE = 0.2  # seconds
+_UNPACKED = 4096  # bytes at a time: they may be a thousand times as many then
 _KEPT_HEADERS = 1000  # characters of a client's headers: a call with more is not kept for the next
 # Neither ends a line: https://www.rfc-editor.org/rfc/rfc9110#section-5
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -134,6 +135,7 @@ class Engine:
                 # That shows at once: one that breaks off later may have worked on the request, and is not asked twice.
                 if time.perf_counter() - begun > _AT_ONCE:
                     raise
+                question.is_sent = False
         connection = await self._client.connect(call.connect_timeout)
         question.is_sent = True
         return await connection.ask(call.head, question.body)
@@ -175,7 +177,8 @@ class _Stream(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while data := await self._answer.read():
-            yield data
+            for start in range(0, len(data), _UNPACKED):
+                yield data[start : start + _UNPACKED]
 
     async def aclose(self) -> None:
         await self._answer.close()

@@ -6,6 +6,7 @@ import gc
 import ipaddress
 import socket
 import ssl
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proxy import http1
-from proxy.http1 import HIGH, Answer, Broken, Client, Closed, Unreachable
+from proxy.http1 import HIGH, PIECE, Answer, Broken, Client, Closed, Unreachable
 from tests.processes import HOST
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nhost: there\r\ncontent-length: "
@@ -196,6 +197,9 @@ async def test_headers_are_those_of_the_final_answer() -> None:
         (OK + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello", "hang"),
         (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", "hang"),
         (b"HTTP/1.1 100 Continue\r\n\r\n", "close"),
+        (b"HTTP/1.1 099 Odd\r\ncontent-length: 1\r\n\r\nh" + SIZED, "hang"),
+        (b"HTTP/1.1 099 Odd\r\n\r\nhello", "close"),
+        (OK + b"content-length : 9\r\n\r\nhello", "close"),
         (OK + b"\r\nhello", "reset"),
         (b"HTTP/1.1 2", "close"),
     ],
@@ -341,6 +345,60 @@ async def test_a_request_is_written_on_while_the_answer_comes() -> None:
     assert got == [len(LARGE)]
 
 
+async def test_an_answer_to_a_request_that_is_half_written() -> None:
+    """The connection serves nobody again: such a server may take the rest of the one request for another."""
+    asked, done = asyncio.Event(), asyncio.Event()
+
+    async def reads_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()
+        await asked.wait()
+        writer.write(SIZED)
+        await done.wait()
+
+    async with client_of(reads_nothing) as client:
+        connection = await client.connect(2)
+        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        task = asyncio.create_task(connection.ask(HEAD, LARGE[:PIECE]))
+        await soon(lambda: not connection._may_write)
+        asked.set()
+        assert await read_all(await task) == b"hello"
+        kept = client.take()
+        done.set()
+    assert kept is None
+
+
+async def test_what_is_not_written_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    """To a connection that has been reset: the loop would warn of each piece."""
+    with socket.create_server((HOST, 0)) as server:
+        client = Client(HOST, server.getsockname()[1], secure=False)
+        connection = await client.connect(1)
+        taken, _ = server.accept()
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        taken.close()
+        with pytest.raises(Closed):
+            await connection.ask(HEAD, LARGE)
+        await client.aclose()
+    assert not caplog.records
+
+
+async def test_a_slow_reader_of_tiny_chunks() -> None:
+    """Each piece is an object, which costs more than what it holds."""
+    flood = b"2\r\nab\r\n" * 10_000
+
+    async def pours(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"transfer-encoding: chunked\r\n\r\n")
+        for _ in range(60):
+            writer.write(flood)
+            await writer.drain()
+
+    async with client_of(pours) as client:
+        answer = await ask(client)
+        await soon(lambda: answer._is_paused)
+        assert sum(map(sys.getsizeof, answer._pieces)) < 10 * HIGH
+        await answer.close()
+
+
 async def test_a_slow_reader_holds_no_more_than_its_bound() -> None:
     written = []
 
@@ -442,6 +500,27 @@ async def test_nothing_lies_in_a_circle() -> None:
         gc.enable()
 
 
+async def test_nor_does_one_that_could_not_be_made() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        found = []
+        async with named(["::1", "127.0.0.2"]) as (client, _):
+            reach = client._reach
+
+            async def note(address: str) -> Any:
+                found.append(weakref.ref(asyncio.current_task()))  # type: ignore[arg-type]
+                return await reach(address)
+
+            client._reach = note  # type: ignore[method-assign]
+            with pytest.raises(Unreachable):
+                await client.connect(1)
+        await asyncio.sleep(0.01)
+        assert [each() for each in found] == [None] * 2
+    finally:
+        gc.enable()
+
+
 # --- connecting ------------------------------------------------------------------------------------------------------
 
 
@@ -521,6 +600,27 @@ async def test_the_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unreachable):
         await client.connect(1)
     assert client._believed_until == 0
+
+
+async def test_who_need_a_name_at_once_ask_for_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop looks few names up at a time, uvloop two: a name that takes long would hold up all others."""
+    loop, asked = asyncio.get_running_loop(), []
+    answer = loop.create_future()
+
+    async def find(host: str, port: int, **_: Any) -> Any:
+        asked.append(host)
+        return await asyncio.shield(answer)
+
+    monkeypatch.setattr(loop, "getaddrinfo", find)
+    client = Client("provider.example", 1, secure=False)
+    with pytest.raises(Unreachable):
+        await client.connect(0.01)
+    waiting = [asyncio.create_task(client.connect(1)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    answer.set_exception(socket.gaierror("unknown"))
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in found] == [Unreachable] * 3
+    assert asked == ["provider.example"]
 
 
 async def test_none_of_the_addresses_stands() -> None:

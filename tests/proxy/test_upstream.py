@@ -218,6 +218,18 @@ async def test_packed_although_asked_not_to(upstream: FakeProvider) -> None:
     assert await ask(upstream) == b"x" * 100_000
 
 
+async def test_a_little_that_unpacks_to_much_is_unpacked_in_parts(upstream: FakeProvider) -> None:
+    upstream.answers(Reply([gzip.compress(bytes(20_000_000))], headers={"content-encoding": "gzip"}))
+    async with new_pool() as pool:
+        answer = await open_upstream(pool, provider(base_url=upstream.base_url), Question(PATH, ASKED), Timer())
+        sizes = []
+        while piece := await answer.read():
+            sizes.append(len(piece))
+        await answer.close()
+    assert sum(sizes) == 20_000_000
+    assert max(sizes) < 10_000_000
+
+
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
