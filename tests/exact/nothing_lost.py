@@ -151,7 +151,7 @@ def may_mount() -> bool:
 class TinyDisk(Shortage):
     """A disk of its own for the journal, which something else fills. Not everybody may mount one: see `may_mount`."""
 
-    size = 8 * 1024 * 1024
+    size = 16 * 1024 * 1024
 
     @contextmanager
     def prepared(self, fleet: Fleet, house: House) -> Iterator[None]:
@@ -173,10 +173,10 @@ class TinyDisk(Shortage):
 
 
 class SizeLimit(Shortage):
-    """No process may make a file larger than the largest of the journal's and `ROOM` more."""
+    """No process may make a file larger than the largest of the journal's lines and `ROOM` more."""
 
     def fill(self, fleet: Fleet) -> None:
-        self._limit(fleet, max(path.stat().st_size for path in fleet.journal.rglob("*") if path.is_file()) + ROOM)
+        self._limit(fleet, max(path.stat().st_size for path in fleet.journal.rglob("*.jsonl")) + ROOM)
 
     def free(self, fleet: Fleet) -> None:
         self._limit(fleet, resource.RLIM_INFINITY)
