@@ -246,14 +246,19 @@ class Exchange:
             self._partial(Outcome.INCOMPLETE, 200, AllFailed.code or "")
         await self._last(data)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the stream has said enough to ask whether it `pays`. What is whole cannot be cut off."""
+        assert self._stream is not None
+        assert self.reservation is not None
+        return self._stream.said >= self.reservation.next_check and not self._stream.finished
+
     async def pays(self) -> bool:
         """For what the stream has said. False: there is no credit for more."""
         stream, reservation, mark = self._stream, self.reservation, self._mark
         assert stream is not None
         assert reservation is not None
         assert mark is not None
-        if stream.said < reservation.next_check or stream.finished:  # what is whole cannot be cut off
-            return True
         goes_on = await reservation.keep_ahead(stream)
         if not self._opened_anew and time.perf_counter() - self._begun > _LASTING:
             self._open_anew(stream)

@@ -200,7 +200,7 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> N
         exchange.timer.heard = True
         await exchange.begin_stream(stream)
         while not stream.over:
-            if not await exchange.pays():
+            if exchange.is_due and not await exchange.pays():
                 await upstream.close()
                 await exchange.cut(out)
                 return
