@@ -61,10 +61,15 @@ def funds_of(key: Key, now: float) -> tuple[Fund, ...]:
     """Of what a request at this moment (seconds since the epoch) is paid; empty: of nothing that could run out."""
     if key.billing == "unmetered":
         return () if key.budget is None else (_budget(key.spender, key.period, int(now // DAY), key.budget),)
-    account = Fund(f"a{key.account_id}", key.ceiling if key.billing == "postpaid" else 0)
+    account = _account(key.account_id, key.ceiling if key.billing == "postpaid" else 0)
     if key.budget is None:
         return (account,)
     return account, _budget(key.spender, key.period, int(now // DAY), key.budget)
+
+
+@functools.lru_cache(10_000)
+def _account(account_id: int, ceiling: int) -> Fund:
+    return Fund(f"a{account_id}", ceiling)
 
 
 @functools.lru_cache(10_000)

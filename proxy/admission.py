@@ -402,7 +402,7 @@ def _wished(request_id: str, limits: tuple[Limit, ...], tokens: int, funds: tupl
 def _quote(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
     """`prompt`: tokens. Raises `BadRequest` (400) where `max_cost_usd` does not allow one token."""
     least, choices = _least(envelope, model), envelope.choices
-    own = max(envelope.bounds.values()) if envelope.bounds else 0.0
+    own = envelope.bound
     if model.enforce and model.output:
         own = min(own or model.output, model.output)
     # What neither says is held for, and not told: nobody knows whether the provider takes as much.
@@ -482,9 +482,8 @@ def _expected(prompt: int, envelope: Envelope, model: Model, tpm: int) -> int:
     """Tokens that limits of tokens reserve: the prompt, and the output's bound."""
     if not tpm:
         return 0
-    own = max(envelope.bounds.values(), default=0.0)
-    if own:
-        return prompt + int(min(own, _MOST)) * envelope.choices
+    if envelope.bound:
+        return prompt + int(min(envelope.bound, _MOST)) * envelope.choices
     free = min(model.output or _UNBOUNDED_ESTIMATE, _UNBOUNDED_ESTIMATE) * envelope.choices
     return min(prompt + free, max(tpm, prompt))
 

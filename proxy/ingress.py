@@ -150,10 +150,10 @@ class Asked:
 class Envelope:
     """What routing and metering need of a request; everything else stays in `members` as it came.
 
-    `bounds`: the fields that bound the output, in tokens. `choices`: how many answers are asked for. `max_cost`:
-    picodollars. `forwarded`, `query`: what a provider of the same format is to hear of the headers and the query.
-    `conversation`: of a Responses request, with all that it goes on from.
-    `kept`: its answer is to be held. `request`: the canonical form, once a provider needs it.
+    `bounds`: the fields that bound the output, in tokens; `bound`: the largest of them, 0: none. `choices`: how many
+    answers are asked for. `max_cost`: picodollars. `forwarded`, `query`: what a provider of the same format is to hear
+    of the headers and the query. `conversation`: of a Responses request, with all that it goes on from. `kept`: its
+    answer is to be held. `request`: the canonical form, once a provider needs it.
     """
 
     format: Client
@@ -164,6 +164,7 @@ class Envelope:
     strict: bool = False
     choices: int = 1
     bounds: dict[str, float] = field(default_factory=dict)
+    bound: float = 0.0
     groups: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     max_cost: int | None = None
@@ -195,7 +196,9 @@ def read_envelope(body: bytes, asked: Asked, check: Callable[[Members], None] | 
         envelope.stream = bool(_read(members, "stream", _FLAG, "true or false"))
     try:
         (check or asked.format.check)(members)
-        envelope.bounds = asked.format.bounds(members)
+        envelope.bounds = bounds = asked.format.bounds(members)
+        if bounds:
+            envelope.bound = max(bounds.values())
         envelope.choices = asked.format.choices(members)
     except BadField as bad:
         raise bad_field(bad) from None
