@@ -190,6 +190,7 @@ def disk_full(shortage: Shortage, house: House, plan: Plan, verdict: Verdict) ->
     """503 that says so, then all goes on, and nothing is lost."""
     with house.fleet(plan, shortage.env) as fleet, shortage.prepared(fleet, house):
         issued = _begin(fleet)
+        before = _until_served(fleet, issued, verdict)
         shortage.fill(fleet)
         seen = run_load(fleet.ports, issued.text, plan.streams, plan.seconds, quick, plan.seed)
         shortage.free(fleet)
@@ -204,8 +205,8 @@ def disk_full(shortage: Shortage, house: House, plan: Plan, verdict: Verdict) ->
             verdict.problems.append(
                 f"{one.ask.marker} at {checks.at(one.begun)}: {one.status} {one.trouble} {one.error}"
             )
-        seen += _until_served(fleet, issued, verdict)
-        _judge(fleet, seen, verdict)
+        after = _until_served(fleet, issued, verdict)
+        _judge(fleet, [*before, *seen, *after], verdict)
 
 
 def _until_served(fleet: Fleet, issued: Issued, verdict: Verdict) -> list[Seen]:
@@ -218,7 +219,7 @@ def _until_served(fleet: Fleet, issued: Issued, verdict: Verdict) -> list[Seen]:
         waiting -= {one.port for one in asked if one.whole}
         time.sleep(0.2)
     verdict.check(not waiting, f"{len(waiting)} processes do not serve again after {RECOVERY_SECONDS} s")
-    verdict.facts.append(f"all serve again {time.monotonic() - begun:.1f} s after there was room")
+    verdict.facts.append(f"all serve {time.monotonic() - begun:.1f} s after there is room")
     return seen
 
 
