@@ -1,7 +1,7 @@
 """Many rows into a table by few statements: what the ledger, the rows of usage and their sums are stored with.
 
-Value by value, a driver takes longer than its database. PostgreSQL gets all rows as one JSON text; SQLite gets them a
-hundred at a time, by a statement that its driver keeps prepared. Inside the caller's transaction, in the order of the
+Value by value, a driver takes longer than its database. PostgreSQL gets all rows as one JSON text; SQLite gets some
+hundreds at a time, by a statement that its driver keeps prepared. Inside the caller's transaction, in the order of the
 rows, which is the order of their locks. `columns`: their types in PostgreSQL, by name. Values are what both take:
 numbers, text, None; of a date, a `moment` and JSON: the text. Callers: `credits`, `proxy.usage` and `proxy.rollups`.
 """

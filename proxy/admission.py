@@ -84,8 +84,6 @@ class Reservation:
     """Of one request. `held`: nanodollars; `most`: the largest hold it had.
 
     `said`: tokens of the stream, as counted so far; `next_check`: at how many of its characters `keep_ahead` is due.
-
-    `is_scarce`: there is not credit for all that it may use.
     """
 
     __slots__ = (
@@ -97,7 +95,6 @@ class Reservation:
         "_wish",
         "grant",
         "held",
-        "is_scarce",
         "most",
         "next_check",
         "said",
@@ -113,7 +110,6 @@ class Reservation:
         self.grant = _NO_GRANT
         self.held = self.most = 0
         self.next_check = self.said = 0
-        self.is_scarce = False
 
     @property
     def funds(self) -> tuple[Fund, ...]:
@@ -142,28 +138,27 @@ class Reservation:
 
     # --- admission ---------------------------------------------------------------------------------------------------
 
-    async def take(self) -> None:
-        """Raises `LimitReached`, `NotAffordable`, `Unreachable`."""
+    async def take(self) -> bool:
+        """Whether there is credit for all that it may use. Raises `LimitReached`, `NotAffordable`, `Unreachable`."""
         if not self._open:
-            return
+            return True
         try:
             self.grant = await self._store.admit(self._wish)
         except UnknownFunds:
             self.grant = await _informed(self._store, self._store.admit, self._wish)
-        self._granted(self.grant)
+        return self._granted(self.grant)
 
     async def is_taken(self) -> bool:
         """With a prompt from above. False: it is to be counted, for credit or a limit of tokens is too scarce."""
         self._wish.least = self._wish.amount
         try:
-            await self.take()
+            return await self.take()
         except NotAffordable:
             return False
         except LimitReached as reached:
             if reached.limit.kind != "tpm":
                 raise
             return False
-        return not self.is_scarce
 
     async def retake(self, quote: Quote, wish: Wish) -> None:
         """After `is_taken`, counted. Raises as `take`."""
@@ -191,15 +186,17 @@ class Reservation:
             self.grant = grant
         self._granted(grant)
 
-    def _granted(self, grant: Grant) -> None:
+    def _granted(self, grant: Grant) -> bool:
+        """Whether there is credit for all that it may use."""
         if not self._wish.funds:
-            return
+            return True
         quote = self._quote
         self._hold(grant.held)
         affordable = quote.tokens(grant.held + grant.spare)
-        self.is_scarce = affordable < quote.bound
-        if self.is_scarce:
-            quote.bound, quote.told = max(affordable, quote.least), True
+        if affordable >= quote.bound:
+            return True
+        quote.bound, quote.told = max(affordable, quote.least), True
+        return False
 
     def _hold(self, held: int) -> None:
         self.held = held

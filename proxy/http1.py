@@ -48,8 +48,8 @@ def tls() -> ssl.SSLContext:
 class Answer:
     """What comes back to one request. `status` and `headers` are those of the final answer, not of a 1xx before it.
 
-    It has a parser of its own, which calls the `on_…` methods, and its own bytes: whatever a server sends after an
-    answer's end, it cannot get into another's.
+    The names of `headers` are in lower case. It has a parser of its own, which calls the `on_…` methods, and its own
+    bytes: whatever a server sends after an answer's end, it cannot get into another's.
     """
 
     __slots__ = (
@@ -88,7 +88,7 @@ class Answer:
         """`name` in lower case. Empty where there is none."""
         wanted = name.encode()
         for field, value in self.headers:
-            if field.lower() == wanted:
+            if field == wanted:
                 return value.decode("latin-1")
         return ""
 
@@ -156,7 +156,7 @@ class Answer:
 
     def _is_delimited(self) -> bool:
         return any(
-            name.lower() == b"content-length" or (name.lower() == b"transfer-encoding" and b"chunked" in value.lower())
+            name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower())
             for name, value in self.headers
         )
 
@@ -174,7 +174,8 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # a trailer is nobody's concern
-            self.headers.append((name.rstrip(), value))  # RFC 9112, 5.1: a space before the colon is to be removed
+            # RFC 9112, 5.1: a space before the colon is to be removed.
+            self.headers.append((name.rstrip().lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from proxy.counters.base import Store
 from proxy.marks import Mark, Marks
-from proxy.remains import Remains, batches, dead, land_lines
-from proxy.usage import Record, decode, encode
+from proxy.remains import Remains, batches, dead
+from proxy.usage import OPENS, Record, decode, encode, land
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,8 @@ class Journal:
     def _move(self, file: _File) -> int:
         count = 0
         for lines, end in batches(file.path, file.moved):
-            count += land_lines(lines, self._store)
+            land(lines, self._store)
+            count += len(lines)
             file.moved = end
             self._marks.move(file.number, end)
         return count
@@ -256,7 +257,7 @@ class Journal:
             self.sync()
         except OSError as error:  # the disk is full: what waits in memory has only the database left
             logger.critical("the usage journal cannot be written: %s", error)
-            land_lines([decode(line) for line, _ in self._waiting], self._store)
+            land([decode(line) for line, _ in self._waiting if OPENS not in line], self._store)
         self.flush()
         for remains in self._remains:
             remains.marks.release()

@@ -65,9 +65,11 @@ class Remains:
         count = 0
         for number, path in self._files:
             for lines, end in batches(path, self.marks.moved(number, path)):
-                count += land_lines(lines, store)
+                land(lines, store)
+                count += len(lines)
                 self.marks.move(number, end)
-        count += land_lines(self._killed, store)
+        land(self._killed, store)
+        count += len(self._killed)
         if self._killed:
             logger.warning("%s: %s requests had been cut off with their process", self._path.name, len(self._killed))
         shutil.rmtree(self._path)
@@ -129,12 +131,6 @@ def _forget(path: Path) -> None:
 
 def _numbered(path: Path) -> list[tuple[int, Path]]:
     return sorted((int(file.stem), file) for file in path.glob("*.jsonl") if file.stem.isdigit())
-
-
-def land_lines(lines: list[Line], store: Store) -> int:
-    closing = [line for line in lines if line.opened is None]
-    land(closing, store)
-    return len(closing)
 
 
 def batches(
