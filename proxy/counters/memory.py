@@ -376,12 +376,14 @@ class Memory:
         self._forget(self._clock())
 
     def _forget(self, now: float) -> None:
-        """Whoever has not been here for long: keys come and go."""
+        """Whoever has not been here for long: keys come and go. A request that lasts is still to be counted."""
+        with self._lock:
+            running = {gauge for request in self._requests.values() for gauge, _ in request.counted}
         gauges, funds = list(self._gauges), list(self._funds)
         for start in range(0, len(gauges), _AT_ONCE):
             with self._lock:
                 for name in gauges[start : start + _AT_ONCE]:
-                    if self._gauges[name].is_idle(now):
+                    if self._gauges[name] not in running and self._gauges[name].is_idle(now):
                         del self._gauges[name]
                         self._known.clear()  # what is counted in a gauge that is no more would be lost
         for start in range(0, len(funds), _AT_ONCE):

@@ -72,6 +72,15 @@ def test_it_works(memory: Memory) -> None:
     assert run(memory.left((RPM, TPM))) == Grant(0, 0, Left(3, 2, 60), Left(100, 80, 60))
 
 
+def test_what_a_long_request_used_counts_when_it_has_ended(memory: Memory, clock: Clock) -> None:
+    """Nobody else has asked for so long that its limit could be forgotten."""
+    admit(memory, "long", TPM, tokens=1)
+    clock.now += 100
+    memory.renew()
+    memory.settle("long", None, 30)
+    assert run(memory.left((TPM,))).tokens == Left(100, 71, 60), "what it had been estimated at has left the window"
+
+
 @pytest.mark.parametrize(("limit", "seconds"), [(RPS, 1.0), (RPM, 60.0)])
 def test_a_window(memory: Memory, clock: Clock, limit: Limit, seconds: float) -> None:
     assert admitted(memory, 10, limit) == 3
