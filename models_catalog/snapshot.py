@@ -3,9 +3,10 @@
 `load()` reads the database (control plane, off the event loop); a change of `Catalog.version` says when to load again.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.conf import settings
 from django.db.models import Prefetch
@@ -28,7 +29,11 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)  # the same only as itself: it is a key of dictionaries
 class Provider:
-    """Timeouts in seconds. `api_key` is the credential itself: it never leaves the process but to `base_url`."""
+    """One of its credentials, with all that a request to it needs: a provider that has several is there several times.
+
+    Timeouts in seconds. `api_key` is the credential itself: it never leaves the process but to `base_url`. `credential`:
+    its row's number; 0: the provider's own field. `place` names provider and credential for as long as neither changes.
+    """
 
     id: int
     name: str
@@ -44,6 +49,14 @@ class Provider:
     idle_timeout: float
     total_timeout: float
     max_concurrency: int
+    credential: int = 0
+    credential_name: str = ""
+    place: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        secret = f"{self.base_url}\n{self.api_key}".encode()
+        mark = hashlib.blake2b(secret, digest_size=5, key=settings.SECRET_KEY.encode()[:64]).hexdigest()
+        object.__setattr__(self, "place", f"{self.id}.{self.credential}.{mark}")
 
     def credential_headers(self) -> dict[str, str]:
         """What the dialect wants with every request, beside `headers`."""
@@ -61,10 +74,21 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Route:
+    """A provider's credential, and the provider's name for the model. `weight`: the credential's part of the route's.
+
+    `cost`: picodollars that the provider charges for three tokens of input and one of output; None: nobody has said.
+    `way` names it for as long as none of it changes.
+    """
+
     provider: Provider
-    model: str  # the provider's own name for it
-    priority: int
-    weight: int
+    model: str
+    priority: int = 1
+    weight: float = 1.0
+    cost: int | None = None
+    way: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "way", f"{self.provider.place}/{self.model}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +99,32 @@ class Vendor:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """A route that nobody can take now, and why; the text is for the operator."""
+
+    provider: str
+    model: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A notice that the operator has written, for the docs page and the status page. Times: seconds since the epoch."""
+
+    kind: str
+    title: str
+    text: str
+    begins: float
+    ends: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """`routes` holds the live ones, in the order in which they are tried. `prices`: the newest first."""
+    """`routes` holds the live ones, by priority, then as listed. `prices`: the newest first.
+
+    `strategy`: how routes of one priority are ordered. `attempts`: how often providers are asked for one request at
+    most. `absent`: the routes that are not live.
+    """
 
     id: str
     vendor: Vendor
@@ -96,6 +144,9 @@ class Model:
     rpm: int = 0
     tpm: int = 0
     concurrency: int = 0
+    strategy: str = "weighted"
+    attempts: int = 6
+    absent: tuple[Absent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +157,7 @@ class Snapshot:
     models: Mapping[str, Model]
     aliases: Mapping[str, str]
     default_model: str
+    announcements: tuple[Announcement, ...] = ()
 
 
 EMPTY = Snapshot(-1, {}, {}, "")

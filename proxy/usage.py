@@ -31,13 +31,19 @@ _REFUSED = (DataError, IntegrityError, ValueError, OverflowError, ArithmeticErro
 
 
 class Attempt(msgspec.Struct, omit_defaults=True):
-    """One try at one provider. `reason` as in `ProviderFault`; empty: it answered."""
+    """One try at one provider. `reason` as in `ProviderFault`; empty: it answered. `at`, `ms`: when, how long.
+
+    `credential`: its name, where the provider has several. `of`: the catalog's model, where it is not the row's.
+    """
 
     provider: str
     model: str
     ms: float = 0.0
     status: int = 0
     reason: str = ""
+    at: float = 0.0
+    credential: str = ""
+    of: str = ""
 
 
 class Record(msgspec.Struct, omit_defaults=True):

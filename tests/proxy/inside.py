@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -52,7 +53,12 @@ PROVIDER = Provider(
 
 
 def provider(name: str = "first", base_url: str = PROVIDER.base_url, **changes: Any) -> Provider:
-    return replace(PROVIDER, name=name, base_url=base_url, **changes)
+    return replace(PROVIDER, name=name, base_url=base_url, **{"id": _number(name), **changes})
+
+
+def _number(name: str) -> int:
+    """Another one for another provider."""
+    return 1 if name == "first" else 2 + crc32(name.encode()) % 1_000_000
 
 
 def model(name: str, *providers: Provider, **changes: Any) -> Model:
