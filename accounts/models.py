@@ -243,11 +243,19 @@ class Notice(models.Model):
         KEY_EXPIRING = "key.expiring", "API key expires soon"
         KEY_BUDGET = "key.budget", "budget of an API key"
         LOW_BALANCE = "account.low_balance", "low balance"
+        CREDENTIAL_REFUSED = "provider.credential_refused", "a provider refuses its credential"
+        ROUTE_DOWN = "provider.route_down", "a provider fails"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=40, choices=Kind)
     subject = models.CharField(max_length=150, help_text="What exactly it is about: of one subject, one stands.")
-    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="notices")
+    account = models.ForeignKey(
+        Account,
+        on_delete=models.CASCADE,
+        related_name="notices",
+        null=True,
+        help_text="Empty: it is about the gateway itself, for its operator alone.",
+    )
     text = models.TextField()
     data = models.JSONField(default=dict)
     created_at = models.DateTimeField()

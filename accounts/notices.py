@@ -1,8 +1,9 @@
 """Notices: what stands now is noted once, and brought to people by mail and to a program by webhook.
 
-`accounts.tasks` says what holds (`stand`) and lets the deliveries go (`deliver`). Each is delivered at least once by
-every channel that was set up as it was made: a process that is killed between the sending and the note of it sends
-again, with the same id. Without a channel a notice stands in the console. No secret is in it: a key goes by its prefix.
+`accounts.tasks` and `proxy.troubles` say what holds (`stand`); the former lets the deliveries go (`deliver`). Each is
+delivered at least once by every channel that was set up as it was made: a process that is killed between the sending
+and the note of it sends again, with the same id. Without a channel a notice stands in the console. No secret is in it:
+a key goes by its prefix, a provider's credential by its name.
 """
 
 import json
@@ -25,6 +26,7 @@ from accounts.models import Account, Notice, NoticeDelivery
 logger = logging.getLogger(__name__)
 
 Channel = NoticeDelivery.Channel
+Kind = Notice.Kind
 FIRST_WAIT, LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=6)  # between tries: each four times the one before
 GIVE_UP = timedelta(days=1)
 MOST = 100  # deliveries of a channel in a round
@@ -34,9 +36,9 @@ _TROUBLE = (OSError, HTTPException, ValueError)
 
 
 class Case(NamedTuple):
-    """What holds of an account now, for people and for programs."""
+    """What holds now of an account, or of the gateway itself (None), for people and for programs."""
 
-    account: Account
+    account: Account | None
     text: str
     data: Mapping[str, str | int]
 
@@ -54,7 +56,8 @@ def stand(kind: Notice.Kind, cases: Mapping[str, Case]) -> str:
 
 def _note(kind: Notice.Kind, subject: str, case: Case) -> None:
     now = timezone.now()
-    data = {"account": case.account.name, "account_id": case.account.pk, **case.data}
+    of = {} if case.account is None else {"account": case.account.name, "account_id": case.account.pk}
+    data = {**of, **case.data}
     notice = Notice(kind=kind, subject=subject, account=case.account, text=case.text, data=data, created_at=now)
     try:
         with transaction.atomic():
@@ -74,6 +77,9 @@ def _channels(notice: Notice) -> list[Channel]:
 
 
 def _people(notice: Notice) -> list[str]:
+    """The operators; and the people of the account, where it is about one."""
+    if notice.account is None:
+        return list(settings.OPERATOR_MAIL)
     users = notice.account.users.filter(is_active=True).exclude(email="").values_list("email", flat=True)
     return list(dict.fromkeys([*settings.OPERATOR_MAIL, *users.order_by("pk")]))
 
@@ -139,7 +145,8 @@ def _mail(notice: Notice) -> None:
         "Message-ID": f"<{notice.pk}@{domain}>",
         "Auto-Submitted": "auto-generated",
     }
-    title = " ".join(f"[{settings.SERVICE_NAME}] {notice.account.name}: {notice.get_kind_display()}".split())
+    of = "" if notice.account is None else f"{notice.account.name}: "
+    title = " ".join(f"[{settings.SERVICE_NAME}] {of}{notice.get_kind_display()}".split())
     EmailMessage(title, f"{notice.text}\n", bcc=_people(notice), headers=headers).send()
 
 

@@ -1,6 +1,6 @@
 """The ASGI application: the gateway's own endpoints on the raw path, Django for everything else.
 
-Any ASGI server may run it. Importing this module starts the background thread of this process.
+Any ASGI server may run it. Importing this module starts the background threads of this process.
 """
 
 import asyncio
@@ -18,24 +18,31 @@ from django.core.asgi import get_asgi_application
 
 _django = get_asgi_application()
 
-from proxy import asgi, background, held, jobs, meter
+from models_catalog import discovery
+from models_catalog.snapshot import Provider, Snapshot
+from proxy import asgi, background, held, jobs, meter, troubles
 from proxy.admission import Admission
 from proxy.background import Background, Tables
 from proxy.counters.base import RENEW_SECONDS, Store
 from proxy.counters.failover import Counters, worker_name
 from proxy.counters.memory import Memory
 from proxy.exchange import Gateway
+from proxy.health import Health
 from proxy.journal import Journal
+from proxy.probes import Probes
+from proxy.sessions import Sessions
 from proxy.status import Status
+from proxy.troubles import Troubles
 from proxy.upstream import Pool
 
 WATCH_SECONDS = 0.25
+SHARE_SECONDS = 0.5
 
 
 _threads: list[Background] = []
 
 
-def _start() -> asgi.Application:
+def _start() -> tuple[Gateway, asgi.Application]:
     name = worker_name()
 
     def adopt() -> None:
@@ -60,15 +67,17 @@ def _start() -> asgi.Application:
     # With Redis, Celery's beat has the periodic jobs: see `kodna.celery`.
     periodic: background.Rounds = [] if settings.REDIS_URL else [(jobs.TICK, jobs.run_due)]
     counting = _counting(store, counters)  # it ends last: what the journal still moves is told to it
-    _threads.extend([counting, *threads, Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])])
+    work = Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])
+    health = Health(settings.REDIS_URL, lambda: tables.catalog)
+    _threads.extend([counting, *threads, work, *_health(health, tables)])
     for thread in _threads:
         thread.start()
     atexit.register(_stop)
     threads[0].settled.wait(10)  # a request before that would find no key
-    gateway = Gateway(tables, journal, Admission(store), Pool(), held.from_settings())
-    return asgi.Application(
-        gateway, Status(tables, journal, [counting, *threads], lambda: counters.degraded if counters else "")
-    )
+    sessions = Sessions(settings.REDIS_URL)
+    gateway = Gateway(tables, journal, Admission(store), Pool(), held.from_settings(), health, sessions)
+    status = Status(tables, journal, [counting, *threads], lambda: counters.degraded if counters else "")
+    return gateway, asgi.Application(gateway, status)
 
 
 def _counting(store: Store, counters: Counters | None) -> Background:
@@ -78,18 +87,43 @@ def _counting(store: Store, counters: Counters | None) -> Background:
     return Background("kodna-counters", rounds, store.close)
 
 
+def _health(health: Health, tables: Tables) -> list[Background]:
+    """One shares what is known with the other processes, one writes it down for people; the probes find out more."""
+
+    def catalog() -> Snapshot:
+        return tables.catalog
+
+    if settings.PROBE_SECONDS:  # nobody waits for its end: it may be waiting for a provider that is silent
+        Background("kodna-probes", [(settings.PROBE_SECONDS, Probes(health, catalog, _ask).round)]).start()
+    return [
+        Background("kodna-health", [(SHARE_SECONDS, health.share)], health.close),
+        Background("kodna-troubles", [(troubles.SECONDS, Troubles(health, catalog).write)]),
+    ]
+
+
+def _ask(provider: Provider) -> int:
+    """For its list of models: the status of the answer; 0: there was none."""
+    try:
+        discovery.list_models(provider)
+    except discovery.ProbeError as fault:
+        return fault.status
+    return 200
+
+
 def _stop() -> None:
     """The last one first. A second call does nothing."""
     for thread in reversed(_threads):
         thread.stop()
 
 
-_gateway = _start()
+_gateway, _application = _start()
 
 
 def _http(scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
     """Signature by name: Daphne calls with keywords."""
-    return (_gateway if asgi.serves(scope) else _django)(scope, receive, send)
+    if asgi.serves(scope):
+        return _application(scope, receive, send)
+    return _django({**scope, "kodna.gateway": _gateway}, receive, send)  # for pages that show what this process knows
 
 
 async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -103,7 +137,7 @@ async def _lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await _gateway.close()
+    await _application.close()
     await asyncio.to_thread(_stop)
     await send({"type": "lifespan.shutdown.complete"})
 

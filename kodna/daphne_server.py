@@ -19,9 +19,8 @@ from daphne.http_protocol import HTTPFactory, WebRequest
 from django.conf import settings
 
 from accounts import keys
-from proxy import ingress, replies
+from proxy import ingress, replies, request_ids
 from proxy.errors import Refusal
-from proxy.exchange import new_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class Request(WebRequest):
             return
         channel: Any = self.channel
         path = getattr(channel, "_path", b"").decode("latin-1")
-        channel.transport.write(replies.whole(refusal, new_request_id(), path))
+        channel.transport.write(replies.whole(refusal, request_ids.new(), path))
         channel.loseConnection()
 
 

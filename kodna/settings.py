@@ -71,6 +71,8 @@ REFRESH_SECONDS = env.number("KODNA_REFRESH_SECONDS", 0.4, least=0.05)  # how of
 DATABASE_GRACE = env.number("KODNA_DATABASE_GRACE", 3600)
 # The most that the journal may take on the disk: beyond it new requests are refused until it has moved on.
 JOURNAL_MAX_BYTES = int(env.number("KODNA_JOURNAL_MAX_MB", 1024, least=0.001) * 1024 * 1024)
+# Between two rounds of asking idle providers for their lists of models; 0: they are not asked.
+PROBE_SECONDS = env.number("KODNA_PROBE_SECONDS", 30)
 USAGE_DAYS = int(env.number("KODNA_USAGE_DAYS", 0))  # for how long rows are kept, 0: for ever; sums and ledger stay
 # A journal file is replaced when it is larger than this and wholly in the database.
 JOURNAL_BYTES = int(env.number("KODNA_JOURNAL_MB", 16, least=0.001) * 1024 * 1024)
@@ -106,6 +108,7 @@ JOBS: dict[str, tuple[str, float]] = {
     "notice-low-balances": ("accounts.tasks.notice_low_balances", 60),
     "notice-budgets": ("accounts.tasks.notice_budgets", 60),
     "notice-expiring-keys": ("accounts.tasks.notice_expiring_keys", 3600),
+    "notice-providers": ("proxy.tasks.notice_providers", 30),
     "deliver-notices": ("accounts.tasks.deliver_notices", 30),
     "roll-up-hours": ("proxy.tasks.roll_up_hours", 3600),
     "roll-up-days": ("proxy.tasks.roll_up_days", 86400),
@@ -267,6 +270,7 @@ UNFOLD = {
                     _page("Providers", "cloud", "models_catalog_provider"),
                     _page("Aliases", "alt_route", "models_catalog_alias"),
                     _page("Vendors", "storefront", "models_catalog_vendor"),
+                    _page("Announcements", "campaign", "models_catalog_announcement"),
                     _page("Settings", "tune", "models_catalog_catalog"),
                 ],
             },
@@ -274,7 +278,9 @@ UNFOLD = {
                 "title": "Usage",
                 "items": [
                     _page("Requests", "receipt_long", "proxy_usagerecord"),
+                    {"title": "Explain", "icon": "route", "link": reverse_lazy("admin:explain")},
                     _page("Usage report", "bar_chart", "proxy_usagequarter"),
+                    _page("Route troubles", "heart_broken", "proxy_routetrouble"),
                     _page("Jobs", "schedule", "proxy_job"),
                 ],
             },

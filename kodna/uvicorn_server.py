@@ -12,8 +12,7 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from kodna.asgi import application  # it sets Django up, which the imports below need
-from proxy import errors, ingress, replies
-from proxy.exchange import new_request_id
+from proxy import errors, ingress, replies, request_ids
 
 __all__ = ["Protocol", "application"]
 
@@ -101,7 +100,7 @@ class Protocol(HttpToolsProtocol):
             return
         if not self._is_answering():
             path = self.url.split(b"?")[0].decode("latin-1") if self._in_body else ""
-            self.transport.write(replies.whole(refusal, new_request_id(), path))
+            self.transport.write(replies.whole(refusal, request_ids.new(), path))
         self.transport.close()
 
 

@@ -1,4 +1,4 @@
-"""The console's pages for the catalog: vendors, providers, models with their routes and prices, aliases, settings."""
+"""The console's pages for the catalog: vendors, providers with their credentials, models, aliases, announcements."""
 
 from typing import Any, ClassVar
 
@@ -18,7 +18,15 @@ from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
 from models_catalog import checks, discovery, pages, snapshot
 from models_catalog import models as rows
-from models_catalog.forms import AmountField, CatalogForm, ModelForm, PickForm, ProviderForm
+from models_catalog.forms import (
+    AmountField,
+    CatalogForm,
+    CredentialForm,
+    CredentialFormSet,
+    ModelForm,
+    PickForm,
+    ProviderForm,
+)
 
 
 class CatalogModelAdmin(ModelAdmin):
@@ -103,9 +111,42 @@ class VendorAdmin(CatalogModelAdmin):
         return format_html('<a href="{}" class="text-link">{}</a>', url, vendor.model_count)
 
 
+class CredentialInline(TabularInline):
+    """Whoever may change a provider may change its credentials: so the form that guards them is always there."""
+
+    model = rows.Credential
+    form = CredentialForm
+    formset = CredentialFormSet
+    hide_title = True
+    fields = ("name", "api_key", "weight", "is_active", "state")
+    readonly_fields = ("state",)
+    extra = 0
+    verbose_name_plural = "more credentials: requests go to all of them, by weight"
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("models_catalog.view_provider"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm(f"models_catalog.{'change' if obj else 'add'}_provider"))
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_change_permission(request, obj)
+
+    @display(description="state")
+    def state(self, row: rows.Credential) -> str:
+        if row.pk is None:
+            return "new"
+        found = (each for each in snapshot.freeze_provider(row.provider) if each.name == row.name)
+        return next((each.fault for each in found), "") or "live"
+
+
 @admin.register(rows.Provider)
 class ProviderAdmin(Switchable):
     form = ProviderForm
+    inlines = (CredentialInline,)
     list_display = ("slug", "dialect", "address", "state", "model_count", "switch")
     list_filter = ("is_active", "dialect")
     search_fields = ("slug", "base_url")
@@ -113,7 +154,8 @@ class ProviderAdmin(Switchable):
     TIMEOUTS = ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout")
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).annotate(model_count=Count("routes__model", distinct=True))
+        counted = super().get_queryset(request).annotate(model_count=Count("routes__model", distinct=True))
+        return counted.prefetch_related("credentials")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         stored = obj is not None and obj.api_key != ""
@@ -140,7 +182,8 @@ class ProviderAdmin(Switchable):
         if provider.is_active and fault:
             return fault
         kind, word = ("good", "live") if provider.is_active else ("bad", "off")
-        return format_html('<span class="kd-badge kd-badge-{}">{}</span>', kind, word)
+        words = "; ".join(checks.credential_faults(provider))
+        return format_html('<span class="kd-badge kd-badge-{}">{}</span> {}', kind, word, words)
 
     @display(description="models", ordering="model_count")
     def model_count(self, provider: Any) -> int:
@@ -150,7 +193,9 @@ class ProviderAdmin(Switchable):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         provider = self.get_object(request, object_id)
-        extra = {"fault": snapshot.why_unusable(provider)} if provider else {}
+        extra: dict[str, Any] = {}
+        if provider:
+            extra = {"fault": snapshot.why_unusable(provider), "faults": checks.credential_faults(provider)}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
@@ -171,20 +216,15 @@ class ProviderAdmin(Switchable):
             *super().get_urls(),
         ]
 
-    def _probe(self, provider: rows.Provider) -> tuple[list[str], str]:
-        """The models that it lists, or what is wrong. It is asked also while it is off or did not answer last time."""
-        try:
-            return discovery.probe(provider), ""
-        except (snapshot.Unusable, discovery.ProbeError) as fault:
-            return [], str(fault)
-
     def _probe_page(self, request: HttpRequest, provider: rows.Provider, **context: Any) -> HttpResponse:
+        """It is asked with every credential, also while it is off or did not answer last time."""
         request.current_app = self.admin_site.name
-        names, fault = self._probe(provider)
+        probed = list(discovery.probe_all(provider))
+        names = list(dict.fromkeys(name for each in probed for name in each.names))
         there = set(provider.routes.values_list("upstream_model", flat=True))
         listed = [{"name": name, "there": name in there} for name in names]
         common = {**self.admin_site.each_context(request), "opts": self.opts, "original": provider, "media": self.media}
-        found = {"fault": fault, "listed": listed, "new": sum(not entry["there"] for entry in listed)}
+        found = {"probed": probed, "listed": listed, "new": sum(not entry["there"] for entry in listed)}
         return TemplateResponse(request, "admin/models_catalog/provider/probe.html", {**common, **found, **context})
 
     def test_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -215,12 +255,14 @@ class ProviderAdmin(Switchable):
 class RouteInline(TabularInline):
     model = rows.Route
     hide_title = True
-    fields = ("provider", "upstream_model", "priority", "weight", "is_active", "state")
+    fields = ("provider", "upstream_model", "priority", "weight", "price_input", "price_output", "is_active", "state")
     readonly_fields = ("state",)
     extra = 0
+    formfield_overrides = {DecimalField: {"form_class": AmountField}}  # type: ignore[assignment, misc]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[rows.Route]:
-        return super().get_queryset(request).select_related("provider", "model")
+        routes = super().get_queryset(request).select_related("provider", "model")
+        return routes.prefetch_related("provider__credentials")
 
     @display(description="state")
     def state(self, route: rows.Route) -> str:
@@ -296,6 +338,7 @@ class ModelAdminPage(Switchable):
     change_form_outer_before_template: Any = "admin/models_catalog/model/warning.html"
     fieldsets = (
         (None, {"fields": ("slug", "vendor", "name", "description", "is_active")}),
+        ("Routing", {"fields": (("strategy", "attempts"),)}),
         ("Limits", {"fields": (("context", "output"), "limits")}),
         ("Limits of all keys together", {"fields": RATE}),
         ("What it can", {"fields": (("input_modalities", "output_modalities"), ("supports", "fallbacks"))}),
@@ -349,6 +392,31 @@ class AliasAdmin(CatalogModelAdmin):
     list_select_related = ("model",)
     search_fields = ("slug", "model__slug")
     autocomplete_fields = ("model",)
+    list_before_template: Any = "admin/models_catalog/alias/named.html"
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """With what the named ones stand for that the operator has not set."""
+        own = set(rows.Alias.objects.values_list("slug", flat=True))
+        named = [(name, model) for name, model in snapshot.load().aliases.items() if name not in own]
+        extra: dict[str, Any] = {**(extra_context or {}), "named": named}
+        return super().changelist_view(request, extra)
+
+
+@admin.register(rows.Announcement)
+class AnnouncementAdmin(Switchable):
+    list_display = ("title", "kind", "state", "begins_at", "ends_at", "switch")
+    list_filter = ("kind", "is_active")
+    search_fields = ("title", "text")
+    fields = ("kind", "title", "text", ("begins_at", "ends_at"), "is_active")
+
+    @display(description="state", label={"shown": "success", "later": "info", "over": "warning", "off": "danger"})
+    def state(self, row: rows.Announcement) -> tuple[str, str]:
+        now = timezone.now()
+        if not row.is_active:
+            return "off", "off"
+        if row.ends_at and row.ends_at <= now:
+            return "over", "over"
+        return ("later", "later") if row.begins_at > now else ("shown", "shown")
 
 
 @admin.register(rows.Catalog)

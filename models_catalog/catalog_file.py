@@ -2,7 +2,8 @@
 
 `manage.py catalog` and `kodna.first_run` are the callers. What a file names becomes as the file has it, a key left out
 being its default, but for this: a credential (and a header that holds one) which the file leaves out is kept, and so
-are prices from other dates and routes that discovery made. What a file does not name stays, unless `prune`.
+are prices from other dates and routes that discovery made. What a file does not name stays, unless `prune`: one of a
+provider's several credentials too.
 """
 
 import re
@@ -17,6 +18,7 @@ from django.db import models, transaction
 from models_catalog import catalog_schema as schema
 from models_catalog import catalog_yaml
 from models_catalog import models as rows
+from models_catalog.aliases import NAMES
 from models_catalog.catalog_schema import CatalogFile, Columns, Key, Known
 from models_catalog.catalog_yaml import Flow, FlowList, Invalid
 
@@ -25,7 +27,7 @@ __all__ = ["Invalid", "as_data", "builtin_data", "export", "load", "load_builtin
 _HERE = Path(__file__).parent
 _FILE_KEYS = {"is_active": "enabled", "discovers": "discover"} | {
     key.column: f"{group}.{name}"
-    for group, keys in (("timeout", schema.TIMEOUT), ("rate", schema.RATE))
+    for group, keys in (("timeout", schema.TIMEOUT), ("rate", schema.RATE), ("price", schema.ROUTE_PRICE))
     for name, key in keys.items()
 }
 
@@ -40,14 +42,15 @@ def export() -> str:
 
 def as_data() -> dict[str, Any]:
     named = list(rows.Model.objects.select_related("vendor").prefetch_related("routes__provider", "prices"))
+    providers = rows.Provider.objects.order_by("slug").prefetch_related("credentials")
     aliases = {alias.slug: alias.model.slug for alias in rows.Alias.objects.select_related("model")}
     default = rows.Catalog.objects.filter(pk=1).values_list("default_model", flat=True).first() or ""
-    there = {model.slug for model in named} | set(aliases)
+    there = {model.slug for model in named} | {*aliases, *NAMES}
     referred = {*aliases.values(), default} | {name for model in named for name in model.fallbacks}
     data = {
         "version": schema.VERSION,
         "default_model": default if default in there else None,
-        "providers": {row.slug: _provider_data(row) for row in rows.Provider.objects.order_by("slug")},
+        "providers": {row.slug: _provider_data(row) for row in providers},
         "vendors": {row.slug: Flow(name=row.name) for row in rows.Vendor.objects.order_by("position", "name")},
         "models": {
             model.slug: _model_data(model, there)
@@ -90,11 +93,19 @@ def _provider_data(row: rows.Provider) -> dict[str, Any]:
     data = {"dialect": row.dialect, **_said(row, schema.PROVIDER), "base_url": _without_password(row.base_url)}
     if row.api_key and row.api_key.startswith("env:"):
         data["api_key"] = row.api_key
+    data["credentials"] = [_credential_data(other) for other in row.credentials.all()] or None
     if timeout := _said(row, schema.TIMEOUT):
         data["timeout"] = Flow(timeout)
     headers = {name: text for name, text in row.headers.items() if not rows.SECRET_HEADER.search(name)}
     data["headers"] = dict(sorted(headers.items())) or None  # PostgreSQL keeps no order of its own
     return {key: value for key, value in _in_order(data, schema.PROVIDER).items() if value is not None}
+
+
+def _credential_data(row: rows.Credential) -> Flow:
+    data = {"name": row.name, **_said(row, schema.CREDENTIAL)}
+    if row.api_key and row.api_key.startswith("env:"):
+        data["api_key"] = row.api_key
+    return Flow(_in_order(data, schema.CREDENTIAL))
 
 
 def _without_password(url: str) -> str:
@@ -124,6 +135,8 @@ def _price_data(row: rows.Price) -> Flow:
 
 def _route_data(row: rows.Route) -> Flow:
     data = {**_said(row, schema.ROUTE), "provider": row.provider.slug, "model": row.upstream_model}
+    if price := _said(row, schema.ROUTE_PRICE):
+        data["price"] = Flow(price)
     return Flow(_in_order({**data, "priority": row.priority}, schema.ROUTE))
 
 
@@ -218,7 +231,24 @@ class _Loading:
         if found is not None:
             secret = {name: text for name, text in found.headers.items() if rows.SECRET_HEADER.search(name)}
             columns["headers"] = {**secret, **columns["headers"]}
-        self.row(rows.Provider.objects, slug, f"providers.{slug}", columns, found)
+        row = self.row(rows.Provider.objects, slug, f"providers.{slug}", columns, found)
+        self.write_credentials(row, f"providers.{slug}", entry.credentials)
+
+    def write_credentials(self, provider: rows.Provider, path: str, wanted: dict[str, schema.CredentialEntry]) -> None:
+        current = {row.name: row for row in provider.credentials.all()}
+        for name, entry in wanted.items():
+            where = f"{path}.credentials[{name}]"
+            columns = entry.columns if entry.api_key is None else {**entry.columns, "api_key": entry.api_key}
+            found = current.pop(name, None)
+            if found is not None:
+                self.update(found, where, columns)
+                continue
+            provider.credentials.create(name=name, **columns)
+            if provider not in self.added:
+                self.note("+", where)
+        for name, row in current.items() if self.prune else ():
+            row.delete()
+            self.note("-", f"{path}.credentials[{name}]")
 
     def write_models(self) -> None:
         providers = {row.slug: row for row in rows.Provider.objects.all()}

@@ -16,6 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from models_catalog import models as rows
+from models_catalog.aliases import NAMES
 from models_catalog.catalog_yaml import Invalid
 from models_catalog.quirks import QUIRKS
 
@@ -40,9 +41,18 @@ class Key:
 
 
 @dataclass(frozen=True)
-class ProviderEntry:
+class CredentialEntry:
     columns: Columns
     api_key: str | None  # None: the file does not say
+
+
+@dataclass(frozen=True)
+class ProviderEntry:
+    """`credentials`: those beside `api_key`, by name."""
+
+    columns: Columns
+    api_key: str | None  # None: the file does not say
+    credentials: dict[str, CredentialEntry]
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,12 @@ def whole(checker: Checker, value: Any, path: str) -> int:
     return value
 
 
+def at_least_one(checker: Checker, value: Any, path: str) -> int:
+    if (found := whole(checker, value, path)) < 1:
+        raise Wrong("expected 1 or more")
+    return found
+
+
 def seconds(column: Any) -> Check:
     def check(checker: Checker, value: Any, path: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
@@ -306,6 +322,23 @@ def _routes(checker: Checker, value: Any, path: str) -> list[dict[str, Any]]:
     return [checker.record(item, f"{path}[{index}]", ROUTE, ["provider"]) for index, item in enumerate(value)]
 
 
+def _route_price(checker: Checker, value: Any, path: str) -> dict[str, Any]:
+    return checker.record(value, path, ROUTE_PRICE)
+
+
+def _credentials(checker: Checker, value: Any, path: str) -> dict[str, CredentialEntry]:
+    if not isinstance(value, list):
+        raise Wrong(f"expected a list of credentials, not {kind(value)}")
+    found: dict[str, CredentialEntry] = {}
+    for index, item in enumerate(value):
+        record = checker.record(item, f"{path}[{index}]", CREDENTIAL, ["name"])
+        name = record.get("name", "")
+        if name and name in found:
+            checker.fault(f"{path}[{index}].name", "a credential of this name is there already")
+        found[name] = CredentialEntry(checker.by_column(rows.Credential, record, CREDENTIAL), record.get("api_key"))
+    return found
+
+
 # --- the keys, in the order in which they are written ----------------------------------------------------------------
 
 TIMEOUT = {
@@ -314,10 +347,17 @@ TIMEOUT = {
     "idle": Key("idle_timeout", seconds(rows.Provider.idle_timeout)),
     "total": Key("total_timeout", seconds(rows.Provider.total_timeout)),
 }
+CREDENTIAL = {
+    "name": Key("", text(rows.Credential.name)),
+    "api_key": Key("", credential),
+    "weight": Key("weight", at_least_one),
+    "enabled": Key("is_active", flag),
+}
 PROVIDER = {
     "dialect": Key("dialect", choice(list(rows.Provider.Dialect.values))),
     "base_url": Key("base_url", text(rows.Provider.base_url)),
     "api_key": Key("", credential),
+    "credentials": Key("", _credentials),
     "enabled": Key("is_active", flag),
     "groups": Key("groups", names),
     "headers": Key("headers", headers),
@@ -336,11 +376,16 @@ PRICE = {
     "output": Key("output", usd(rows.Price.output)),
     "source": Key("source", text(rows.Price.source)),
 }
+ROUTE_PRICE = {
+    "input": Key("price_input", usd(rows.Route.price_input)),
+    "output": Key("price_output", usd(rows.Route.price_output)),
+}
 ROUTE = {
     "provider": Key("", text(rows.Provider.slug)),
     "model": Key("", text(rows.Route.upstream_model)),
     "priority": Key("priority", whole),
     "weight": Key("weight", whole),
+    "price": Key("", _route_price),
     "enabled": Key("is_active", flag),
 }
 RATE = {
@@ -363,6 +408,8 @@ MODEL = {
     "input_modalities": Key("input_modalities", names),
     "output_modalities": Key("output_modalities", names),
     "supports": Key("supports", names),
+    "strategy": Key("strategy", choice(list(rows.Model.Strategy.values))),
+    "attempts": Key("attempts", at_least_one),
     "routes": Key("", _routes),
     "fallbacks": Key("fallbacks", names),
 }
@@ -408,7 +455,7 @@ def _provider_entry(checker: Checker, value: Any, path: str) -> ProviderEntry:
     record = checker.record(value, path, PROVIDER, ["base_url"])
     columns = checker.by_column(rows.Provider, record, PROVIDER)
     columns |= checker.by_column(rows.Provider, record.get("timeout", {}), TIMEOUT)
-    return ProviderEntry(columns, record.get("api_key"))
+    return ProviderEntry(columns, record.get("api_key"), record.get("credentials", {}))
 
 
 def _vendor_entry(checker: Checker, value: Any, path: str) -> Columns:
@@ -425,7 +472,8 @@ def _model_entry(checker: Checker, value: Any, path: str) -> ModelEntry:
         way = (route.get("provider", ""), route.get("model", slug))
         if way in routes:
             checker.fault(f"{path}.routes[{index}]", "this provider and model are there already")
-        routes[way] = checker.by_column(rows.Route, route, ROUTE)
+        prices = checker.by_column(rows.Route, route.get("price", {}), ROUTE_PRICE)
+        routes[way] = {**checker.by_column(rows.Route, route, ROUTE), **prices}
     columns = checker.by_column(rows.Model, record, MODEL)
     columns |= checker.by_column(rows.Model, record.get("rate", {}), RATE)
     return ModelEntry(columns, record.get("vendor", ""), routes, record.get("prices") or record.get("price") or {})
@@ -439,7 +487,7 @@ def _check_references(checker: Checker, file: CatalogFile, data: dict[str, Any],
         if isinstance(name, str) and name and name not in there:
             checker.fault(path, f"no {what} {name!r} {known.where}{closest(name, there)}")
 
-    models, aliases = (file.models, known.models), (file.aliases, known.aliases)
+    models, aliases = (file.models, known.models), (file.aliases, known.aliases, NAMES)
     for slug, model in file.models.items():
         path = f"models.{slug}"
         refer(f"{path}.vendor", "vendor", model.vendor, file.vendors, known.vendors)

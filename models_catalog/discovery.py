@@ -10,9 +10,10 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy
 from http.client import HTTPException, HTTPResponse, IncompleteRead
+from typing import NamedTuple
 from urllib import error, request
 from urllib.parse import urlsplit
 
@@ -40,7 +41,14 @@ _STATUS = {
 
 
 class ProbeError(Exception):
-    """Why a provider did not tell its models, in words for an operator; never with the credential."""
+    """Why a provider did not tell its models, in words for an operator; never with the credential.
+
+    `status`: what it answered with, be it no list of models; 0 where no whole HTTP answer came.
+    """
+
+    def __init__(self, words: str, *, status: int = 200) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class _NoRedirects(request.HTTPRedirectHandler):
@@ -66,15 +74,15 @@ def _opener() -> request.OpenerDirector:
 def list_models(provider: snapshot.Provider) -> list[str]:
     """The IDs that the provider lists, in its order. Raises `ProbeError`."""
     if not _is_address(provider.base_url):
-        raise ProbeError("the base URL is not an address of http:// or https://")
+        raise ProbeError("the base URL is not an address of http:// or https://", status=0)
     try:
         body = _get(provider)
     except error.HTTPError as refusal:
         refusal.close()
-        raise ProbeError(_status(refusal.code)) from None
+        raise ProbeError(_status(refusal.code), status=refusal.code) from None
     except (OSError, HTTPException, ValueError) as failure:
         # ValueError: urllib quotes a header that it cannot send, and that may be the credential.
-        raise ProbeError(_reason(failure)) from None
+        raise ProbeError(_reason(failure), status=0) from None
     try:
         answer = json.loads(body)
         return _ids(_as_openai(answer) if provider.dialect == "gemini" else answer)
@@ -108,7 +116,7 @@ def _read(answer: HTTPResponse, ends: float) -> bytes:
         if size > MAX_BYTES:
             raise ProbeError(f"its answer to /models is larger than {MAX_BYTES // 1024 // 1024} MB")
         if time.monotonic() > ends:
-            raise ProbeError(f"it did not finish its answer to /models within {DEADLINE:g} seconds")
+            raise ProbeError(f"it did not finish its answer to /models within {DEADLINE:g} seconds", status=0)
     return b"".join(parts)
 
 
@@ -174,11 +182,38 @@ def _usable(name: object) -> bool:
 # --- into the catalog ------------------------------------------------------------------------------------------------
 
 
-def probe(row: rows.Provider) -> list[str]:
-    """The models of a provider, be it switched off or thought to be away. Raises `ProbeError`, `Unusable`."""
+class Probed(NamedTuple):
+    """What a provider said to one of its credentials. `fault`: why it did not tell its models."""
+
+    label: str
+    names: list[str]
+    fault: ProbeError | Unusable | None
+
+
+def probe_all(row: rows.Provider) -> Iterator[Probed]:
+    """Ask a provider with one of its credentials after the other, be it switched off or thought to be away."""
     asked = copy(row)
     asked.is_active = asked.reachable = True
-    return list_models(snapshot.freeze_provider(asked))
+    return map(_probed, snapshot.freeze_provider(asked))
+
+
+def _probed(keyed: snapshot.Keyed) -> Probed:
+    if keyed.provider is None:
+        return Probed(keyed.label, [], Unusable(keyed.fault))
+    try:
+        return Probed(keyed.label, list_models(keyed.provider), None)
+    except ProbeError as fault:
+        return Probed(keyed.label, [], fault)
+
+
+def probe(row: rows.Provider) -> list[str]:
+    """The models that a provider lists, by the first credential that it takes. Raises `ProbeError`, `Unusable`."""
+    faults: list[ProbeError | Unusable] = []
+    for each in probe_all(row):
+        if each.fault is None:
+            return each.names
+        faults.append(each.fault)
+    raise next((fault for fault in faults if isinstance(fault, ProbeError)), faults[0])
 
 
 def add_models(row: rows.Provider, names: Iterable[str], *, discovered: bool = False) -> int:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
+from unfold.forms import PaginationInlineFormSet
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminExpandableTextareaWidget,
@@ -14,7 +15,8 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from models_catalog.models import HEADER_NAME, SECRET_HEADER, Alias, Catalog, Model, Provider, validate_id
+from models_catalog.aliases import NAMES
+from models_catalog.models import HEADER_NAME, SECRET_HEADER, Alias, Catalog, Credential, Model, Provider, validate_id
 from models_catalog.quirks import QUIRKS
 
 MASK = "(stored)"  # stands for a header value that is not shown; sent back, it keeps what is stored
@@ -84,13 +86,37 @@ def _origin(url: str) -> str:
     return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}".lower()
 
 
+def _moves(stored_url: str, url: str) -> bool:
+    return bool(stored_url and url) and _origin(url) != _origin(stored_url)
+
+
+def _is_secret(stored: str | None) -> bool:
+    """A reference `env:NAME` is none: whoever edits providers can write any such name."""
+    return bool(stored) and not str(stored).startswith("env:")
+
+
+def _carried_over(stored_url: str) -> str:
+    return f"was stored for {stored_url}, and the host has changed: enter it again, for the new one."
+
+
+class SecretField(forms.CharField):
+    """A credential: what is stored is never sent to the browser, and an empty answer keeps it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = UnfoldAdminPasswordToggleWidget(attrs={"autocomplete": "new-password", "spellcheck": "false"})
+        super().__init__(label="Credential", required=False, max_length=5000, widget=widget, **kwargs)
+
+    def clean(self, value: Any) -> str:
+        typed: str = super().clean(value)
+        if typed and not re.fullmatch(r"[\x21-\x7e]+", typed):
+            raise ValidationError("A credential has no spaces and no letters outside ASCII.")
+        if typed.startswith("env:") and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", typed):
+            raise ValidationError("After env: comes the name of an environment variable.")
+        return typed
+
+
 class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    api_key = forms.CharField(
-        label="Credential",
-        required=False,
-        max_length=5000,
-        widget=UnfoldAdminPasswordToggleWidget(attrs={"autocomplete": "new-password", "spellcheck": "false"}),
-    )
+    api_key = SecretField()
     clear_api_key = forms.BooleanField(
         label="Forget the stored credential", required=False, widget=UnfoldBooleanWidget()
     )
@@ -143,14 +169,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
         return url
 
     def clean_api_key(self) -> str | None:
-        typed: str = self.cleaned_data["api_key"]
-        if not typed:
-            return self.stored_key
-        if not re.fullmatch(r"[\x21-\x7e]+", typed):
-            raise ValidationError("A credential has no spaces and no letters outside ASCII.")
-        if typed.startswith("env:") and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", typed):
-            raise ValidationError("After env: comes the name of an environment variable.")
-        return typed
+        return self.cleaned_data["api_key"] or self.stored_key
 
     def clean_headers(self) -> dict[str, str]:
         headers: dict[str, str] = self.cleaned_data["headers"]
@@ -172,20 +191,64 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
                 self.add_error("clear_api_key", "Either forget the credential or enter another, not both.")
             self.cleaned_data["api_key"] = ""
         url = self.cleaned_data.get("base_url")
-        if self.stored_url and url and _origin(url) != _origin(self.stored_url):
+        if _moves(self.stored_url, url or ""):
             self._refuse_to_carry_secrets_over(keeps_key=not typed and not self.cleaned_data.get("clear_api_key"))
         return cleaned
 
     def _refuse_to_carry_secrets_over(self, *, keeps_key: bool) -> None:
-        """Who may edit a provider must not learn its secrets by pointing it at a host of their own.
-
-        A reference `env:NAME` is not asked for again: whoever edits providers can write any such name.
-        """
-        words = f"was stored for {self.stored_url}, and the host has changed: enter it again, for the new one."
-        if keeps_key and self.stored_key and not self.stored_key.startswith("env:"):
+        """Who may edit a provider must not learn its secrets by pointing it at a host of their own."""
+        words = _carried_over(self.stored_url)
+        if keeps_key and _is_secret(self.stored_key):
             self.add_error("api_key", f"The credential {words}")
         if self.kept_headers:
             self.add_error("headers", f"The value of {', '.join(self.kept_headers)} {words}")
+
+
+class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
+    api_key = SecretField()
+
+    class Meta:
+        model = Credential
+        fields: ClassVar[list[str]] = ["name", "api_key", "weight", "is_active"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stored_key: str | None = self.instance.api_key
+        self.initial["api_key"] = ""
+        if field := self.fields.get("api_key"):
+            field.widget.attrs["placeholder"] = self._what_is_stored()
+
+    def _what_is_stored(self) -> str:
+        if self.stored_key is None:
+            return "unreadable: enter it again"
+        if self.stored_key.startswith("env:"):
+            return f"{self.stored_key}: empty keeps it"
+        return "stored: empty keeps it" if self.stored_key else "the key, or env:NAME"
+
+    def clean_api_key(self) -> str | None:
+        kept = self.cleaned_data["api_key"] or self.stored_key
+        if kept == "":
+            raise ValidationError("Enter the key itself, or env:NAME.")
+        return kept
+
+
+class CredentialFormSet(PaginationInlineFormSet):
+    """A provider's credentials, none of which follows it to another host."""
+
+    def clean(self) -> None:
+        super().clean()
+        stored = Provider.objects.filter(pk=self.instance.pk).prefetch_related("credentials").first()
+        if stored is None or not _moves(stored.base_url, self.instance.base_url):
+            return
+        entered = {form.instance.pk for form in self.initial_forms}
+        entered -= {form.instance.pk for form in self.initial_forms if not self._is_entered_again(form)}
+        for row in stored.credentials.all():
+            if _is_secret(row.api_key) and row.pk not in entered:
+                raise ValidationError(f"The credential {row.name} {_carried_over(stored.base_url)}")
+
+    def _is_entered_again(self, form: Any) -> bool:
+        cleaned = getattr(form, "cleaned_data", {})
+        return bool(cleaned.get("DELETE") or form.data.get(form.add_prefix("api_key")))
 
 
 class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -198,7 +261,7 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Model
         fields: ClassVar[list[str]] = [
             *("slug", "vendor", "name", "description", "is_active", "context", "output", "limits"),
-            *("rps", "rpm", "tpm", "concurrency"),
+            *("rps", "rpm", "tpm", "concurrency", "strategy", "attempts"),
             *("input_modalities", "output_modalities", "supports", "fallbacks", "position"),
         ]
 
@@ -235,17 +298,19 @@ class CatalogForm(forms.ModelForm):  # type: ignore[type-arg]
         aliases = [
             (alias.slug, f"{alias.slug} → {alias.model.slug}") for alias in Alias.objects.select_related("model")
         ]
-        known = {slug for slug, _ in models + aliases}
+        set_by_operator = {slug for slug, _ in models + aliases}
+        named = [(name, f"{name} (chosen from the catalog)") for name in NAMES if name not in set_by_operator]
+        known = {*set_by_operator, *NAMES}
         gone = self.instance.default_model
         lost = [(gone, f"{gone} (no longer in the catalog)")] if gone and gone not in known else []
         field = self.fields["default_model"]
         assert isinstance(field, forms.ChoiceField)
-        field.choices = [("", "none"), *lost, ("Models", models), ("Aliases", aliases)]
+        field.choices = [("", "none"), *lost, ("Models", models), ("Aliases", aliases + named)]
 
     def clean_default_model(self) -> str:
         name: str = self.cleaned_data["default_model"]
         known = Model.objects.filter(slug=name).exists() or Alias.objects.filter(slug=name).exists()
-        if name and not known:
+        if name and not known and name not in NAMES:
             raise ValidationError("Neither a model nor an alias has this name.")
         return name
 

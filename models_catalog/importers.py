@@ -6,7 +6,8 @@ each with its path. Notes and faults never quote a value: it may be a credential
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -59,6 +60,7 @@ _VENDORS = (  # the first that is found in a model's name; DeepSeek's distilled 
     ("minimax", r"minimax"),
     ("xai", r"grok"),
 )
+_TWICE = "the same provider, credential and model as another one of this name"
 _OTHER_VENDOR = ("other", "Other models")
 
 
@@ -104,13 +106,15 @@ class _Catalog:
         key = {"api_key": f"env:{variable}"} if variable else {}
         return {"dialect": "openai", "base_url": url, **key, "groups": [name]}
 
-    def provider(self, name: str, base_url: str, api_key: str) -> str:
-        """The slug of a provider with this address and credential. Empty ones are as this program knows them."""
+    def provider(self, name: str, base_url: str, keys: Sequence[tuple[str, int]]) -> str:
+        """The slug of a provider with this address and these credentials, each with its weight.
+
+        An empty address or credential is as this program knows it.
+        """
         entry = {"dialect": "openai", "groups": [name], **self.definition(name)}
         if base_url:
             entry["base_url"] = base_url
-        if api_key:
-            entry["api_key"] = _reference(api_key)
+        entry |= _credentials([(_reference(key) or entry.get("api_key", ""), weight) for key, weight in keys])
         slug, number = name, 1
         while slug in self.providers and not _same(self.providers[slug], entry):
             number += 1
@@ -118,11 +122,11 @@ class _Catalog:
         self.providers.setdefault(slug, entry)
         return slug
 
-    def route(self, name: str, path: str, provider: str, model: str, **more: int) -> dict[str, Any]:
+    def route(self, name: str, path: str, provider: str, model: str, **more: Any) -> dict[str, Any]:
         """Adds a route to a model, which it makes where it is missing. Gives the model's entry."""
         entry = self.models.setdefault(name, {"vendor": self.vendor(f"{name} {model}", provider), "routes": []})
         if any((route["provider"], route["model"]) == (provider, model) for route in entry["routes"]):
-            self.note(path, "the same provider, credential and model as another one of this name")
+            self.note(path, _TWICE)
         else:
             entry["routes"].append({"provider": provider, "model": model, **more})
         return entry
@@ -150,7 +154,21 @@ class _Catalog:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return (one["base_url"], one.get("api_key")) == (other["base_url"], other.get("api_key"))
+    return all(one.get(key) == other.get(key) for key in ("base_url", "api_key", "credentials"))
+
+
+def _credentials(keys: list[tuple[str, int]]) -> dict[str, Any]:
+    """The keys of a provider's entry. Its own field has weight 1: with other weights all are beside it."""
+    alike = len({weight for _, weight in keys}) == 1
+    listed: list[dict[str, Any]] = []
+    for number, (key, weight) in enumerate(keys, 1):
+        name = key.removeprefix("env:") if key.startswith("env:") else f"key-{number}"
+        share = {} if alike else {"weight": weight} if weight else {"enabled": False}
+        listed.append({"name": name, "api_key": key, **share})
+    if not alike:
+        return {"api_key": "", "credentials": listed}
+    own = {"api_key": keys[0][0]} if keys[0][0] else {}
+    return {**own, "credentials": listed[1:]} if len(keys) > 1 else own
 
 
 def _reference(key: str) -> str:
@@ -201,6 +219,13 @@ _LITELLM_PRICE = {
     "cache_write": "cache_creation_input_token_cost",
     "output": "output_cost_per_token",
 }
+# https://docs.litellm.ai/docs/routing
+_LITELLM_STRATEGIES = {
+    "simple-shuffle": "weighted",
+    "least-busy": "least_busy",
+    "latency-based-routing": "fastest",
+    "cost-based-routing": "cheapest",
+}
 _LITELLM_SUPPORTS = {
     "tools": "supports_function_calling",
     "vision": "supports_vision",
@@ -212,20 +237,24 @@ _LITELLM_INFO |= {*_LITELLM_PRICE.values(), *_LITELLM_SUPPORTS.values()}
 
 
 def litellm(source: bytes) -> Imported:
-    """LiteLLM's proxy: `model_list`, and the fallbacks and aliases of its router."""
+    """LiteLLM's proxy: `model_list`, and the fallbacks, aliases and strategy of its router."""
     catalog = _Catalog()
     data = catalog.mapping(catalog_yaml.read(source), "the file")
     listed = data.get("model_list")
     if not isinstance(listed, list):
         raise Invalid([f"model_list: expected a list, not {kind(listed)}"])
     credentials = _litellm_credentials(catalog, data.get("credential_list"))
-    for index, item in enumerate(listed):
+    found = [
         _litellm_deployment(catalog, catalog.mapping(item, f"model_list[{index}]"), f"model_list[{index}]", credentials)
+        for index, item in enumerate(listed)
+    ]
+    _litellm_routes(catalog, [deployment for deployment in found if deployment])
     for section in ("router_settings", "litellm_settings"):
         settings = catalog.mapping(data.get(section), section)
         _litellm_aliases(catalog, settings.get("model_group_alias"), f"{section}.model_group_alias")
         _litellm_fallbacks(catalog, settings.get("fallbacks"), f"{section}.fallbacks")
-        catalog.note_keys(section, settings, {"fallbacks", "model_group_alias"})
+        handled = _litellm_router(catalog, settings, section)
+        catalog.note_keys(section, settings, {"fallbacks", "model_group_alias", *handled})
     catalog.note_keys("", data, {"model_list", "credential_list", "router_settings", "litellm_settings"})
     return catalog.done()
 
@@ -240,9 +269,30 @@ def _litellm_credentials(catalog: _Catalog, value: Any) -> dict[str, dict[str, A
     return found
 
 
+@dataclass(frozen=True)
+class _Deployment:
+    """An entry of `model_list`. `info`: what it says of its model."""
+
+    model: str
+    path: str
+    provider: str
+    base_url: str
+    api_key: str
+    upstream: str
+    order: int | None
+    weight: int
+    price: dict[str, Any]
+    info: dict[str, Any]
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Deployments that differ in their credential alone are one route."""
+        return self.model, self.provider, self.base_url, self.upstream, self.order
+
+
 def _litellm_deployment(
     catalog: _Catalog, item: dict[str, Any], path: str, credentials: dict[str, dict[str, Any]]
-) -> None:
+) -> _Deployment | None:
     params = catalog.mapping(item.get("litellm_params"), f"{path}.litellm_params")
     named = catalog.text(params.get("litellm_credential_name"), f"{path}.litellm_params.litellm_credential_name")
     params = {**credentials.get(named, {}), **params}
@@ -250,28 +300,66 @@ def _litellm_deployment(
     model = catalog.text(params.get("model"), f"{path}.litellm_params.model")
     if not name or not model:
         catalog.faults.append(f"{path}: expected model_name and litellm_params.model")
-        return
+        return None
     if "*" in name + model:
         catalog.note(path, "a wildcard: here every model has an entry of its own")
-        return
+        return None
     way = _litellm_provider(catalog, params, model, f"{path}.litellm_params")
     if way is None:
-        return
-    more = {
-        ours: params[theirs]
-        for ours, theirs in (("priority", "order"), ("weight", "weight"))
-        if type(params.get(theirs)) is int
-    }
-    entry = catalog.route(name, path, *way, **more)
+        return None
+    numbers = {key: params[key] for key in ("order", "weight", "num_retries") if type(params.get(key)) is int}
     info = catalog.mapping(item.get("model_info"), f"{path}.model_info")
-    _fill(entry, _litellm_info(catalog, {**params, **info}, info, f"{path}.model_info"))
-    handled = {"model", "api_key", "api_base", "base_url", "litellm_credential_name", *more, *_LITELLM_PRICE.values()}
-    catalog.note_keys(f"{path}.litellm_params", params, handled | ({"order"} if "priority" in more else set()))
+    costs = {**params, **info}
+    about = _litellm_info(catalog, costs, info, f"{path}.model_info")
+    if "num_retries" in numbers:
+        about["attempts"] = numbers["num_retries"] + 1
+    handled = {"model", "api_key", "api_base", "base_url", "litellm_credential_name", *numbers}
+    catalog.note_keys(f"{path}.litellm_params", params, handled | {*_LITELLM_PRICE.values()})
     catalog.note_keys(path, item, {"model_name", "litellm_params", "model_info"})
+    price = {ours: about["price"][ours] for ours in ("input", "output") if ours in about["price"]}
+    return _Deployment(name, path, *way, numbers.get("order"), numbers.get("weight", 1), price, about)
 
 
-def _litellm_provider(catalog: _Catalog, params: dict[str, Any], model: str, path: str) -> tuple[str, str] | None:
-    """Our provider and the name of the model there."""
+def _litellm_routes(catalog: _Catalog, deployments: list[_Deployment]) -> None:
+    groups: dict[tuple[Any, ...], list[_Deployment]] = {}
+    for deployment in deployments:
+        group = groups.setdefault(deployment.group, [])
+        if any(deployment.api_key == other.api_key for other in group):
+            catalog.note(deployment.path, _TWICE)
+        else:
+            group.append(deployment)
+    for group in groups.values():
+        first = group[0]
+        keys = [(deployment.api_key, deployment.weight) for deployment in group]
+        provider = catalog.provider(first.provider, first.base_url, keys)
+        more: dict[str, Any] = {} if first.order is None else {"priority": first.order}
+        if (weight := sum(deployment.weight for deployment in group)) != 1:
+            more["weight"] = weight
+        price = next((deployment.price for deployment in group if deployment.price), {})
+        catalog.route(first.model, first.path, provider, first.upstream, **more, **({"price": price} if price else {}))
+    for deployment in deployments:
+        _fill(catalog.models[deployment.model], deployment.info)
+
+
+def _litellm_router(catalog: _Catalog, settings: dict[str, Any], path: str) -> set[str]:
+    """Strategy and number of tries, for every model. Gives the keys that it has dealt with."""
+    handled = set()
+    named = catalog.text(settings.get("routing_strategy"), f"{path}.routing_strategy")
+    if named in _LITELLM_STRATEGIES:
+        handled.add("routing_strategy")
+        for model in catalog.models.values():
+            model["strategy"] = _LITELLM_STRATEGIES[named]
+    if type(retries := settings.get("num_retries")) is int:
+        handled.add("num_retries")
+        for model in catalog.models.values():
+            model.setdefault("attempts", retries + 1)
+    return handled
+
+
+def _litellm_provider(
+    catalog: _Catalog, params: dict[str, Any], model: str, path: str
+) -> tuple[str, str, str, str] | None:
+    """What we call the provider, its base URL where it is not the known one, its credential, and the model there."""
     key = catalog.text(params.get("api_key"), f"{path}.api_key")
     base = catalog.text(params.get("api_base") or params.get("base_url"), f"{path}.api_base")
     prefix, slash, upstream = model.partition("/")
@@ -279,14 +367,14 @@ def _litellm_provider(catalog: _Catalog, params: dict[str, Any], model: str, pat
     if _address(base) == catalog.definition(ours).get("base_url"):
         base = ""
     if slash and catalog.definition(ours) and not (ours == "openai" and base):
-        return catalog.provider(ours, _with_v1(base), key), upstream
+        return ours, _with_v1(base), key, upstream
     if slash and prefix in _LITELLM_GENERIC | {"openai"} and base:
-        return catalog.provider(_host(base), _address(base), key), upstream
+        return _host(base), _address(base), key, upstream
     if not slash and base:
-        return catalog.provider(_host(base), _address(base), key), model
+        return _host(base), _address(base), key, model
     for ours, pattern in (("openai", r"gpt-|chatgpt-|o[134](-|$)|text-embedding-"), ("anthropic", r"claude-")):
         if not slash and re.match(pattern, model):
-            return catalog.provider(ours, "", key), model
+            return ours, "", key, model
     what = f"{prefix!r} is not OpenAI-compatible, or not known here" if slash else "its provider cannot be told"
     catalog.note(f"{path}.model", f"{what}: this deployment is left out")
     return None
@@ -394,7 +482,7 @@ def _llms_provider(catalog: _Catalog, name: str, entry: dict[str, Any], priority
     if (foreign and not known) or not (base or known):
         catalog.note(path, "its wire format or its address is not known here: this provider is left out")
         return
-    slug = catalog.provider(ours, base, _llms_key(catalog, entry, path))
+    slug = catalog.provider(ours, base, [(_llms_key(catalog, entry, path), 1)])
     if entry.get("enabled") is False:
         catalog.providers[slug]["enabled"] = False
     if not _llms_models(catalog, entry, path, slug, priority) and not catalog.providers[slug].get("discover"):
@@ -483,7 +571,7 @@ def _kai_model(catalog: _Catalog, name: str, entry: dict[str, Any], settings: Ma
         catalog.note(f"{path}.provider", "not known here: this model is left out")
         return theirs
     key = catalog.text(own.get("api_key"), f"{theirs}.api_key")
-    slug = catalog.provider(ours, _with_v1(base), key)
+    slug = catalog.provider(ours, _with_v1(base), [(key, 1)])
     catalog.route(name, path, slug, model, priority=1)
     catalog.note_keys(path, entry, {"provider", "model"})
     return theirs

@@ -15,6 +15,7 @@ from models_catalog.quirks import validate_quirks
 validate_id = RegexValidator(r"^[^\s\x00-\x1f\x7f]+\Z", "No spaces or control characters.")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")  # ${NAME}, ${NAME:-default}
 positive = MinValueValidator(0.001)
+at_least_one = MinValueValidator(1)
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.1
 # Names of headers whose values are neither shown nor exported.
 SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password|credential|signature", re.IGNORECASE)
@@ -134,6 +135,27 @@ class Provider(models.Model):
         return self.slug
 
 
+class Credential(models.Model):
+    """One more credential of a provider, beside the provider's own field: requests go to all of them by weight."""
+
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="credentials")
+    name = models.CharField(max_length=100, validators=[validate_id])
+    api_key = EncryptedTextField(
+        "credential", blank=True, default="", help_text="The key itself, or env:NAME. Stored encrypted, never shown."
+    )
+    weight = models.PositiveIntegerField(
+        default=1, validators=[at_least_one], help_text="Share of the requests. The provider's own credential has 1."
+    )
+    is_active = models.BooleanField("active", default=True)
+
+    class Meta:
+        ordering = ("pk",)
+        constraints = [models.UniqueConstraint(fields=["provider", "name"], name="credential_once")]
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.name}"
+
+
 def rate_field(name: str) -> "models.PositiveIntegerField[Any, Any]":
     return models.PositiveIntegerField(
         name, default=0, db_default=0, validators=[MinValueValidator(0)], help_text="Of all keys together. 0: no limit."
@@ -144,6 +166,13 @@ class Model(models.Model):
     class Limits(models.TextChoices):
         PASS = "pass", "pass on what the client asks"
         ENFORCE = "enforce", "enforce context and output"
+
+    class Strategy(models.TextChoices):
+        WEIGHTED = "weighted", "weighted: shared out by the routes' weights"
+        IN_ORDER = "in_order", "in order: always the first that works, as listed"
+        CHEAPEST = "cheapest", "cheapest: by what the routes' providers charge"
+        FASTEST = "fastest", "fastest: by the time to the first token, as measured lately"
+        LEAST_BUSY = "least_busy", "least busy: where the fewest requests run now"
 
     slug = models.CharField("model ID", max_length=200, unique=True, validators=[validate_id])
     vendor = models.ForeignKey(Vendor, on_delete=models.PROTECT, related_name="models")
@@ -157,6 +186,16 @@ class Model(models.Model):
     rpm = rate_field("requests per minute")
     tpm = rate_field("tokens per minute")
     concurrency = rate_field("concurrent requests")
+    strategy = models.CharField(
+        max_length=20,
+        choices=Strategy,
+        default=Strategy.WEIGHTED,
+        db_default=Strategy.WEIGHTED,
+        help_text="Which route of one priority is tried first.",
+    )
+    attempts = models.PositiveIntegerField(
+        default=6, db_default=6, validators=[at_least_one], help_text="Tries for one request, over all routes, at most."
+    )
     input_modalities = models.JSONField(default=text_only, blank=True, validators=[validate_names])
     output_modalities = models.JSONField(default=text_only, blank=True, validators=[validate_names])
     supports = models.JSONField(
@@ -175,6 +214,13 @@ class Model(models.Model):
         return self.slug
 
 
+def price_field(name: str, help_text: str = "") -> "models.DecimalField[Any, Any]":
+    floor = MinValueValidator(Decimal(0))
+    return models.DecimalField(
+        name, max_digits=14, decimal_places=6, null=True, blank=True, validators=[floor], help_text=help_text
+    )
+
+
 class Route(models.Model):
     """One way to a model: a provider, and the provider's own name for it."""
 
@@ -184,6 +230,9 @@ class Route(models.Model):
     priority = models.PositiveIntegerField(default=1, help_text="Lower is tried first.")
     weight = models.PositiveIntegerField(default=1, help_text="Share among routes of one priority.")
     is_active = models.BooleanField("active", default=True)
+    # What this provider charges; `Price` is what the model costs here.
+    price_input = price_field("charges in", "What the provider charges, USD per million tokens: for “cheapest”.")
+    price_output = price_field("charges out", "What the provider charges, USD per million tokens: for “cheapest”.")
     discovered = models.BooleanField(default=False, editable=False)
 
     class Meta:
@@ -210,12 +259,6 @@ class Alias(models.Model):
             raise ValidationError({"slug": "A model has this ID."})
 
 
-def price_field(name: str) -> "models.DecimalField[Any, Any]":
-    return models.DecimalField(
-        name, max_digits=14, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(Decimal(0))]
-    )
-
-
 class Price(models.Model):
     """USD per million tokens, from a date on. An empty kind: cached input costs what input costs."""
 
@@ -233,3 +276,30 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} from {self.valid_from:%Y-%m-%d}"
+
+
+class Announcement(models.Model):
+    """What the operator tells the service's users, on the docs page and the status page."""
+
+    class Kind(models.TextChoices):
+        INFO = "info", "information"
+        WARNING = "warning", "warning"
+        INCIDENT = "incident", "incident"
+        MAINTENANCE = "maintenance", "maintenance"
+
+    kind = models.CharField(max_length=20, choices=Kind, default=Kind.INFO)
+    title = models.CharField(max_length=200)
+    text = models.TextField(blank=True, help_text="Plain text.")
+    begins_at = models.DateTimeField("begins", default=timezone.now, help_text="UTC. Not shown before.")
+    ends_at = models.DateTimeField("ends", null=True, blank=True, help_text="UTC. Empty: until it is switched off.")
+    is_active = models.BooleanField("active", default=True)
+
+    class Meta:
+        ordering = ("-begins_at", "-pk")
+
+    def __str__(self) -> str:
+        return self.title
+
+    def clean(self) -> None:
+        if self.begins_at and self.ends_at and self.ends_at <= self.begins_at:
+            raise ValidationError({"ends_at": "It ends before it begins."})

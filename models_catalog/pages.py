@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -79,13 +81,18 @@ class Listing:
     default_model: str
     model_count: int
     live_count: int
+    announcements: tuple[snapshot.Announcement, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything that can differ from one copy of the page to another: equal pages are rendered once."""
+    """Everything that can differ from one copy of the page to another: equal pages are rendered once.
+
+    `announcements`: those in force, and until when.
+    """
 
     listing: Listing
+    announcements: tuple[tuple[snapshot.Announcement, datetime | None], ...]
     base_url: str
     service: str
     version: str
@@ -194,12 +201,23 @@ def listing(version: int) -> Listing:
         default_model=catalog.default_model,
         model_count=len(catalog.models),
         live_count=sum(bool(model.routes) for model in catalog.models.values()),
+        announcements=catalog.announcements,
     )
 
 
+def _is_in_force(announcement: snapshot.Announcement, now: float) -> bool:
+    return announcement.begins <= now and (announcement.ends is None or now < announcement.ends)
+
+
+def _until(announcement: snapshot.Announcement) -> datetime | None:
+    return None if announcement.ends is None else datetime.fromtimestamp(announcement.ends, UTC)
+
+
 def build(request: HttpRequest) -> Page:
+    catalog, now = listing(snapshot.version()), time.time()
     return Page(
-        listing=listing(snapshot.version()),
+        listing=catalog,
+        announcements=tuple((each, _until(each)) for each in catalog.announcements if _is_in_force(each, now)),
         base_url=base_url(request),
         service=settings.SERVICE_NAME,
         version=settings.VERSION,
@@ -220,7 +238,8 @@ def build(request: HttpRequest) -> Page:
 @lru_cache(maxsize=16)
 def render(page: Page, language: str) -> bytes:
     """`language` is the active one, which the template's translations follow."""
-    return render_to_string("models_catalog/docs.html", {"page": page, "catalog": page.listing}).encode()
+    context = {"page": page, "catalog": page.listing, "announcements": page.announcements}
+    return render_to_string("models_catalog/docs.html", context).encode()
 
 
 @gzip_page

@@ -5,7 +5,7 @@ from typing import Any
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save
 
-from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route, Vendor
+from models_catalog.models import Alias, Announcement, Catalog, Credential, Model, Price, Provider, Route, Vendor
 
 
 def bump(**_: Any) -> None:
@@ -17,6 +17,6 @@ def bump(**_: Any) -> None:
 
 
 def connect() -> None:
-    for model in (Alias, Catalog, Model, Price, Provider, Route, Vendor):
+    for model in (Alias, Announcement, Catalog, Credential, Model, Price, Provider, Route, Vendor):
         post_delete.connect(bump, sender=model, dispatch_uid=f"bump-{model.__name__}-delete")
         post_save.connect(bump, sender=model, dispatch_uid=f"bump-{model.__name__}-save")

@@ -5,16 +5,22 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db.models import Prefetch
 
+from models_catalog import aliases
 from models_catalog import models as rows
-from models_catalog.pricing import Price, per_token
+from models_catalog.aliases import Candidate
+from models_catalog.pricing import Price, in_force, per_token
 
 DEMO_PROVIDER = "kodna-demo"
+CREDENTIAL_OFF = "this credential is switched off"
+ROUTE_OFF = "this route is switched off"
 DIALECTS = {"openai", "anthropic", "gemini"}  # that the gateway speaks
 API_KEY_HEADER = "api_key_header"  # the quirk of Azure OpenAI: the credential goes into the header `api-key`
 # How a dialect's servers take the credential: the header, and what stands before the key.
@@ -31,8 +37,9 @@ class Unusable(Exception):
 class Provider:
     """One of its credentials, with all that a request to it needs: a provider that has several is there several times.
 
-    Timeouts in seconds. `api_key` is the credential itself: it never leaves the process but to `base_url`. `credential`:
-    its row's number; 0: the provider's own field. `place` names provider and credential for as long as neither changes.
+    Timeouts in seconds. `api_key` is the credential itself: it never leaves the process but to `base_url`.
+    `credential`: its row's number; 0: the provider's own field. `place` names provider and credential for as long as
+    neither changes.
     """
 
     id: int
@@ -51,6 +58,7 @@ class Provider:
     max_concurrency: int
     credential: int = 0
     credential_name: str = ""
+    discovers: bool = False  # asked for its models by `discovery`
     place: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,13 +159,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`models` in the order of the docs page; `aliases` name models that are there."""
+    """`models` in the order of the docs page; `aliases` name models that are there.
+
+    `announcements`: those that were not over yet. `memo`: what readers have worked out of it, for as long as it lives.
+    """
 
     version: int
     models: Mapping[str, Model]
     aliases: Mapping[str, str]
     default_model: str
     announcements: tuple[Announcement, ...] = ()
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 EMPTY = Snapshot(-1, {}, {}, "")
@@ -193,20 +205,68 @@ def credential(api_key: str | None) -> str:
     return found
 
 
-def freeze_provider(row: rows.Provider) -> Provider:
-    """The provider as the hot path uses it. Raises `Unusable` with the reason why it cannot be asked."""
+class Keyed(NamedTuple):
+    """A provider with one of its credentials. Where that cannot be used, `provider` is None, and `fault` says why."""
+
+    name: str
+    weight: int
+    provider: Provider | None
+    fault: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"credential {self.name}" if self.name else "its own credential"
+
+
+def freeze_provider(row: rows.Provider) -> list[Keyed]:
+    """The provider as the hot path uses it, once for each of its credentials.
+
+    These are its own field and its `credentials`; where the field is empty, only they. With none at all, it is asked
+    without one.
+    """
+    others = list(row.credentials.all())
+    try:
+        base_url = _address(row)
+    except Unusable as reason:
+        return [Keyed("", 1, None, str(reason))]
+    own = [] if row.api_key == "" and others else [_keyed(row, base_url, None)]
+    return own + [_keyed(row, base_url, other) for other in others]
+
+
+def _address(row: rows.Provider) -> str:
     if not row.is_active:
         raise Unusable("switched off")
     if row.dialect not in DIALECTS:
         raise Unusable(f"this version does not speak the dialect {row.dialect!r}")
     if row.discovers and not row.reachable:  # nobody else keeps `reachable` true
         raise Unusable("it does not answer")
+    return expand(row.base_url).rstrip("/")
+
+
+def _keyed(row: rows.Provider, base_url: str, other: rows.Credential | None) -> Keyed:
+    name, weight = (other.name, other.weight) if other else ("", 1)
+    try:
+        api_key = _of_credential(other) if other else credential(row.api_key)
+    except Unusable as reason:
+        return Keyed(name, weight, None, str(reason))
+    return Keyed(name, weight, _provider(row, base_url, api_key, other.pk if other else 0, name))
+
+
+def _of_credential(row: rows.Credential) -> str:
+    if not row.is_active:
+        raise Unusable(CREDENTIAL_OFF)
+    if row.api_key == "":
+        raise Unusable("no credential is stored: enter one")
+    return credential(row.api_key)
+
+
+def _provider(row: rows.Provider, base_url: str, api_key: str, number: int, name: str) -> Provider:
     return Provider(
         id=row.pk,
         name=row.slug,
         dialect=row.dialect,
-        base_url=expand(row.base_url).rstrip("/"),
-        api_key=credential(row.api_key),
+        base_url=base_url,
+        api_key=api_key,
         groups=frozenset(row.groups),
         headers=tuple(row.headers.items()),
         supports=frozenset(row.supports),
@@ -216,27 +276,28 @@ def freeze_provider(row: rows.Provider) -> Provider:
         idle_timeout=row.idle_timeout,
         total_timeout=row.total_timeout,
         max_concurrency=row.max_concurrency,
+        credential=number,
+        credential_name=name,
+        discovers=row.discovers,
     )
 
 
 def why_unusable(row: rows.Provider) -> str:
-    """Empty where the provider can be asked."""
-    try:
-        freeze_provider(row)
-    except Unusable as reason:
-        return str(reason)
-    return ""
+    """Empty where the provider can be asked, be it with one of several credentials."""
+    return _fault(freeze_provider(row))
+
+
+def _fault(keyed: list[Keyed]) -> str:
+    if any(each.provider for each in keyed):
+        return ""
+    faults = {each.fault for each in keyed}
+    return faults.pop() if len(faults) == 1 else "; ".join(f"{each.label}: {each.fault}" for each in keyed)
 
 
 def load() -> Snapshot:
     """Read the catalog from the database. The version is read first, so that a change in between is seen next time."""
     current = version()
-    providers: dict[int, Provider] = {}
-    for row in rows.Provider.objects.all():
-        try:
-            providers[row.pk] = freeze_provider(row)
-        except Unusable:
-            continue
+    providers = {row.pk: freeze_provider(row) for row in rows.Provider.objects.prefetch_related("credentials")}
     vendors = {row.pk: Vendor(row.slug, row.name, row.position) for row in rows.Vendor.objects.all()}
     models: dict[str, Model] = {}
     routes = Prefetch("routes", rows.Route.objects.select_related("provider"))
@@ -245,21 +306,56 @@ def load() -> Snapshot:
         if not settings.DEMO and ways and all(way.provider.slug == DEMO_PROVIDER for way in ways):
             continue  # the demonstration never shows where it is switched off
         models[model.slug] = _freeze_model(model, vendors[model.vendor_id], ways, providers)
-    aliases = {
-        alias.slug: alias.model.slug
-        for alias in rows.Alias.objects.select_related("model")
-        if alias.model.slug in models
-    }
     default = rows.Catalog.objects.filter(pk=1).values_list("default_model", flat=True).first() or ""
-    return Snapshot(current, models, aliases, default)
+    return Snapshot(current, models, _aliases(models, time.time()), default, _announcements(time.time()))
 
 
-def _freeze_model(row: rows.Model, vendor: Vendor, ways: list[rows.Route], providers: dict[int, Provider]) -> Model:
-    live = [
-        Route(providers[way.provider_id], way.upstream_model, way.priority, way.weight)
-        for way in sorted(ways, key=lambda way: (way.priority, way.pk))
-        if way.is_active and way.provider_id in providers
-    ]
+def _aliases(models: Mapping[str, Model], now: float) -> dict[str, str]:
+    """The operator's, and the named ones that he has not set. One whose model is switched off stands for nothing."""
+    set_by_operator = dict(rows.Alias.objects.values_list("slug", "model__slug"))
+    there = {name: model for name, model in set_by_operator.items() if model in models}
+    switched_off = rows.Model.objects.filter(slug__in=aliases.NAMES, is_active=False).values_list("slug", flat=True)
+    candidates = [_candidate(model, in_force(model.prices, now)) for model in models.values() if _chats(model)]
+    return there | aliases.choose(candidates, {*set_by_operator, *models, *switched_off})
+
+
+def _chats(model: Model) -> bool:
+    if "text" not in model.output_modalities:
+        return False
+    providers = (route.provider for route in model.routes)
+    return any(provider.dialect != "openai" or provider.supports & {"chat", "responses"} for provider in providers)
+
+
+def _candidate(model: Model, price: Price | None) -> Candidate:
+    return Candidate(
+        name=model.id,
+        input=price.input if price else None,
+        output=price.output if price else None,
+        context=model.context,
+        supports=model.supports,
+        sees="vision" in model.supports or "image" in model.input_modalities,
+        description=model.description,
+        is_demo=all(route.provider.name == DEMO_PROVIDER for route in model.routes),
+    )
+
+
+def _announcements(now: float) -> tuple[Announcement, ...]:
+    found = rows.Announcement.objects.filter(is_active=True)
+    made = (
+        Announcement(
+            row.kind,
+            row.title,
+            row.text,
+            row.begins_at.timestamp(),
+            row.ends_at.timestamp() if row.ends_at else None,
+        )
+        for row in found
+    )
+    return tuple(each for each in made if each.ends is None or each.ends > now)
+
+
+def _freeze_model(row: rows.Model, vendor: Vendor, ways: list[rows.Route], providers: dict[int, list[Keyed]]) -> Model:
+    ordered = sorted(ways, key=lambda way: (way.priority, way.pk))
     prices = sorted(row.prices.all(), key=lambda price: price.valid_from, reverse=True)
     return Model(
         id=row.slug,
@@ -273,20 +369,42 @@ def _freeze_model(row: rows.Model, vendor: Vendor, ways: list[rows.Route], provi
         output_modalities=tuple(row.output_modalities),
         supports=frozenset(row.supports),
         fallbacks=tuple(row.fallbacks),
-        routes=tuple(live),
-        prices=tuple(
-            Price(
-                price.valid_from.timestamp(),
-                per_token(price.input),
-                per_token(price.output),
-                per_token(price.cached_input),
-                per_token(price.cache_write),
-            )
-            for price in prices
-        ),
+        routes=tuple(route for way in ordered for route in _live(way, providers.get(way.provider_id, []))),
+        prices=tuple(_price(price) for price in prices),
         created=int(row.created_at.timestamp()),
         rps=row.rps,
         rpm=row.rpm,
         tpm=row.tpm,
         concurrency=row.concurrency,
+        strategy=row.strategy,
+        attempts=row.attempts,
+        absent=tuple(each for way in ordered for each in _absent(way, providers.get(way.provider_id, []))),
     )
+
+
+def _price(row: rows.Price) -> Price:
+    kinds = (row.input, row.output, row.cached_input, row.cache_write)
+    return Price(row.valid_from.timestamp(), *map(per_token, kinds))
+
+
+def _live(way: rows.Route, keyed: list[Keyed]) -> list[Route]:
+    """One for each credential that can be used; they share the route's weight."""
+    if not way.is_active:
+        return []
+    usable = [(each.provider, each.weight) for each in keyed if each.provider]
+    total = sum(weight for _, weight in usable)
+    charged = (per_token(way.price_input), per_token(way.price_output))
+    cost = None if charged[0] is None or charged[1] is None else 3 * charged[0] + charged[1]
+    return [
+        Route(provider, way.upstream_model, way.priority, way.weight * weight / total, cost)
+        for provider, weight in usable
+    ]
+
+
+def _absent(way: rows.Route, keyed: list[Keyed]) -> list[Absent]:
+    name, model = way.provider.slug, way.upstream_model
+    if not way.is_active:
+        return [Absent(name, model, ROUTE_OFF)]
+    if fault := _fault(keyed):
+        return [Absent(name, model, fault)]
+    return [Absent(name, model, f"{each.label}: {each.fault}") for each in keyed if not each.provider]

@@ -11,6 +11,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -19,14 +20,20 @@ from unfold.paginator import InfinitePaginator
 
 from accounts.credits import entry_of
 from accounts.read_only import ReadOnlyAdmin
-from proxy import job_admin, pages  # noqa: F401  # the jobs' page registers itself
+from proxy import (  # some pages register themselves
+    attempts,
+    explain_admin,  # noqa: F401
+    job_admin,  # noqa: F401
+    pages,
+    request_ids,
+    trouble_admin,  # noqa: F401
+)
 from proxy.models import UsageQuarter, UsageRecord
 
 RECENT = 5_000  # the newest requests, among which a filter looks for names to offer
 CHOICES = 50
 SUMMED = 100_000  # sums run over at most this many requests, the newest
 
-ATTEMPT = ("provider", "model", "status", "reason", "ms")  # PostgreSQL's JSON keeps no order
 OUTCOME_COLOURS = {
     "complete": "success",
     "incomplete": "warning",
@@ -109,7 +116,7 @@ class UsageQuarterAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageRecord)
 class UsageRecordAdmin(ReadOnlyAdmin):
-    list_display = (*("time", "key", "models_used", "provider", "result", "tokens", "charged", "total", "is_stream"),)
+    list_display = (*("time", "key", "models_used", "answered", "result", "tokens", "charged", "total", "is_stream"),)
     list_display_links = ("time",)
     list_filter = (
         "outcome",
@@ -160,7 +167,15 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         context = getattr(answer, "context_data", None)
         if context and "cl" in context:
             context["sums"] = sums(context["cl"].queryset)
+            for row in context["cl"].result_list:
+                row.tried = attempts.tried(row) if attempts.mark(row) else []
         return answer
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[UsageRecord], search_term: str
+    ) -> tuple[QuerySet[UsageRecord], bool]:
+        """By the id as a client was told it, too: that one has its route behind it."""
+        return super().get_search_results(request, queryset, request_ids.internal(search_term.strip()))
 
     # --- columns ---
 
@@ -182,6 +197,14 @@ class UsageRecordAdmin(ReadOnlyAdmin):
             return row.model or row.requested_model or "—"
         return f"{row.requested_model} → {row.model}"
 
+    @display(description="provider")
+    def answered(self, row: UsageRecord) -> SafeString | str:
+        """And whether there is more to see of how it came to that: the row beneath is open as long as this is."""
+        if not (words := attempts.mark(row)):
+            return row.provider or "—"
+        unfolds = '<span class="kd-who">{}<details class="kd-tries"><summary>{}</summary></details></span>'
+        return format_html(unfolds, row.provider, words)
+
     @display(description="result", label=OUTCOME_COLOURS)
     def result(self, row: UsageRecord) -> tuple[str, str]:
         return row.outcome, f"{row.status} {row.outcome}"
@@ -198,8 +221,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
 
     @display(description="total")
     def total(self, row: UsageRecord) -> SafeString:
-        words = f"{row.total_ms:.0f} ms" if row.total_ms < 1000 else f"{row.total_ms / 1000:,.2f} s"
-        return format_html('<span class="kd-number">{}</span>', words)
+        return format_html('<span class="kd-number">{}</span>', attempts.duration(row.total_ms))
 
     @display(description="stream")
     def is_stream(self, row: UsageRecord) -> str:
@@ -267,22 +289,9 @@ class UsageRecordAdmin(ReadOnlyAdmin):
 
     @display(description="attempts")
     def attempts_table(self, row: UsageRecord) -> SafeString | str:
-        """One line per route tried, whatever the recorder noted of it."""
-        lines = [attempt if isinstance(attempt, dict) else {"attempt": attempt} for attempt in row.attempts]
-        names = list(dict.fromkeys(name for line in lines for name in line))
-        names.sort(key=lambda name: ATTEMPT.index(name) if name in ATTEMPT else len(ATTEMPT))
-        if not names:
-            return "none"
-        head = format_html_join("", "<th>{}</th>", ((name.replace("_", " "),) for name in names))
-        body = format_html_join("", "<tr>{}</tr>", ((_cells(line, names),) for line in lines))
-        return format_html(
-            '<div class="kd-scroll"><table class="kd-table"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
-            *(head, body),
-        )
-
-
-def _cells(line: dict[str, Any], names: list[str]) -> SafeString:
-    return format_html_join("", "<td>{}</td>", (("" if line.get(name) is None else line[name],) for name in names))
+        """One line per route tried."""
+        tried = attempts.tried(row)
+        return render_to_string("admin/proxy/usagerecord/attempts.html", {"tried": tried}) if tried else "none"
 
 
 def sums(queryset: QuerySet[UsageRecord]) -> dict[str, Any]:

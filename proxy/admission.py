@@ -289,16 +289,16 @@ class Admission:
         # From above, `max_cost_usd` would allow less than it says, and limits that are nearly reached even less.
         counts = envelope.max_cost is not None or (tpm and (prompt > tpm // _MUCH_OF_IT or key.id in self._few))
         if counts:
-            prompt = await _tokens(envelope)
-        quote, funds = _quoted(envelope, model, now, _with_margin(prompt) if counts else prompt, funds)
+            prompt = await prompt_of(envelope)
+        quote, funds = quoted(envelope, model, now, with_margin(prompt) if counts else prompt, funds)
         wish = _wished(request_id, limits, _expected(prompt, envelope, model, tpm), funds, quote)
         reservation = Reservation(self.store, wish, quote, envelope)
         try:
             if counts:
                 await reservation.take()
             elif not await reservation.is_taken():
-                prompt = await _tokens(envelope)
-                quote, funds = _quoted(envelope, model, now, _with_margin(prompt), funds)
+                prompt = await prompt_of(envelope)
+                quote, funds = quoted(envelope, model, now, with_margin(prompt), funds)
                 tokens = _expected(prompt, envelope, model, tpm)
                 await reservation.retake(quote, _wished(request_id, limits, tokens, funds, quote))
         except BaseException as reason:
@@ -323,8 +323,8 @@ class Admission:
         if not limits and not funds and envelope.max_cost is None:
             await reservation.reprice(Quote(model), (), (), 0)
             return
-        tokens = await _tokens(envelope)
-        quote, funds = _quoted(envelope, model, now, _with_margin(tokens), funds)
+        tokens = await prompt_of(envelope)
+        quote, funds = quoted(envelope, model, now, with_margin(tokens), funds)
         try:
             await reservation.reprice(quote, funds, limits, _expected(tokens, envelope, model, model.tpm))
         except (LimitReached, NotAffordable, Unreachable) as reason:
@@ -376,7 +376,7 @@ def limits_of(model: Model) -> tuple[Limit, ...]:
 # --- what it can cost ------------------------------------------------------------------------------------------------
 
 
-def _quoted(
+def quoted(
     envelope: Envelope, model: Model, now: float, prompt: int, funds: tuple[Fund, ...]
 ) -> tuple[Quote, tuple[Fund, ...]]:
     """And of what it is paid; what costs nothing needs no credit. `prompt`: tokens.
@@ -385,7 +385,7 @@ def _quoted(
     """
     if not funds and envelope.max_cost is None:
         return Quote(model), ()
-    quote = _quote(envelope, model, now, prompt)
+    quote = quote_of(envelope, model, now, prompt)
     if funds and quote.price is None:
         words = f"The model {model.id!r} has no price, and this account or key pays for what it uses."
         raise errors.Insufficient(f"{words} Tell the operator.", param="model", retry=False)
@@ -396,7 +396,7 @@ def _wished(request_id: str, limits: tuple[Limit, ...], tokens: int, funds: tupl
     return Wish(request_id, limits, tokens, funds, quote.amount(quote.first), quote.amount(quote.least))
 
 
-def _quote(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
+def quote_of(envelope: Envelope, model: Model, now: float, prompt: int) -> Quote:
     """`prompt`: tokens. Raises `BadRequest` (400) where `max_cost_usd` does not allow one token."""
     least, choices = _least(envelope, model), envelope.choices
     own = envelope.bound
@@ -462,7 +462,7 @@ def _from_above(envelope: Envelope) -> int:
     return len(text) + named * _IMAGE
 
 
-async def _tokens(envelope: Envelope) -> int:
+async def prompt_of(envelope: Envelope) -> int:
     """Of the prompt, as counted."""
     whole = envelope.whole
     if len(whole.text) < meter.SAMPLE:
@@ -470,7 +470,7 @@ async def _tokens(envelope: Envelope) -> int:
     return await asyncio.to_thread(meter.prompt_tokens, envelope.format, whole)
 
 
-def _with_margin(tokens: int) -> int:
+def with_margin(tokens: int) -> int:
     """With what vendors' other vocabularies may make of a prompt."""
     return tokens + tokens // 4
 

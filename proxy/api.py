@@ -24,10 +24,10 @@ from rest_framework.views import APIView
 
 from accounts.drf_auth import KeyRequest
 from accounts.keys import Key
-from proxy import errors, replies, reports
+from proxy import errors, replies, reports, request_ids
 from proxy.counters.base import Left
 from proxy.errors import Refusal
-from proxy.exchange import Gateway, new_request_id
+from proxy.exchange import Gateway
 from proxy.ingress import Receive, Scope, Send
 from proxy.models import UsageRecord
 from proxy.reports import Question, Unreadable
@@ -74,7 +74,7 @@ class Handover(ASGIHandler):
         self._middleware_chain = convert_exception_to_response(self._get_response_async)  # type: ignore[attr-defined]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_request_id()
+        request_id = request_ids.new()
         more = [*replies.common(request_id, scope), (b"cache-control", b"no-store")]
 
         async def answer(message: Mapping[str, Any]) -> None:
@@ -200,8 +200,8 @@ class RequestView(APIView):
     """GET /v1/requests/{x-request-id}: the receipt of a request of the key's own account."""
 
     def get(self, request: KeyRequest, request_id: str) -> Response:
-        named, account = REQUEST_ID.fullmatch(request_id), request.auth.account_id
-        row = named and UsageRecord.objects.filter(request_id=request_id, account_id=account).first()
+        named, account = REQUEST_ID.fullmatch(request_ids.internal(request_id)), request.auth.account_id
+        row = named and UsageRecord.objects.filter(request_id=named[0], account_id=account).first()
         if row:
             return Response(ReceiptSerializer(row).data)
         if named and abs(time.time() - int(named[1], 16) / 1000) < RECENT:

@@ -12,15 +12,16 @@ from urllib.parse import parse_qs
 
 from django.conf import settings
 
-from proxy import api, errors, replies, responses
+from proxy import api, errors, replies, request_ids, responses
 from proxy.counting import count
 from proxy.demo import demo_chat, demo_models
-from proxy.exchange import Gateway, new_request_id
+from proxy.exchange import Gateway
 from proxy.formats import anthropic_messages, gemini, openai_chat, openai_completions, openai_responses
 from proxy.ingress import Asked, Receive, Scope, Send
 from proxy.listing import Listing
 from proxy.relay import relay
 from proxy.responses import HeldResponses
+from proxy.standing import StandingEndpoints
 from proxy.status import Status
 
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -39,7 +40,7 @@ class Application:
     """The ASGI callable for every path under `PREFIXES`."""
 
     def __init__(self, gateway: Gateway, status: Status) -> None:
-        listing = Listing(gateway.tables)
+        listing, standing = Listing(gateway.tables), StandingEndpoints(gateway)
         self._gateway = gateway
         self._model = listing.one
         self._responses = HeldResponses(gateway.tables, gateway.held)
@@ -48,6 +49,8 @@ class Application:
             **{path: {"POST": partial(relay, gateway, Asked(form))} for path, form in _FORMATS.items()},
             "/v1/messages/count_tokens": {"POST": partial(count, gateway, anthropic_messages, "")},
             "/v1/models": {"GET": listing.all},
+            "/v1/models/uptime": {"GET": standing.uptime},
+            "/v1/status": {"GET": standing.status},
             **{path: {"GET": self._django} for path in api.PATHS},
             "/health": {"GET": status.whole},
             "/health/live": {"GET": status.live},
@@ -60,6 +63,7 @@ class Application:
     async def close(self) -> None:
         """At the orderly end: no request runs any more."""
         await self._gateway.pool.close()
+        self._gateway.sessions.close()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path, asked = scope["path"], scope["method"]
@@ -70,7 +74,7 @@ class Application:
         if endpoint is not None:
             return endpoint(scope, receive, send)
         if asked == "OPTIONS":
-            return replies.answer(send, 204, replies.preflight(new_request_id(), scope), b"")
+            return replies.answer(send, 204, replies.preflight(request_ids.new(), scope), b"")
         allowed = ", ".join(methods)
         refusal = errors.MethodNotAllowed(f"{asked} is not allowed at {path[:200]}: use {allowed}.", retry=False)
         return _refuse(scope, send, refusal, (b"allow", f"{allowed}, OPTIONS".encode()))
@@ -100,7 +104,7 @@ class Application:
 
 
 async def _refuse(scope: Scope, send: Send, refusal: errors.Refusal, *more: tuple[bytes, bytes]) -> None:
-    request_id, client = new_request_id(), replies.spoken_at(scope["path"])
+    request_id, client = request_ids.new(), replies.spoken_at(scope["path"])
     headers = [*replies.error_headers(refusal), *replies.common(request_id, scope, client), *more]
     await replies.answer(send, refusal.status, headers, replies.error_body(refusal, request_id, client))
 

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from accounts.keys import Key
 from models_catalog.snapshot import Provider
-from proxy import errors, ingress, meter, replies, routing
+from proxy import errors, ingress, meter, replies, request_ids, routing
 from proxy.errors import ProviderFault, Refusal
-from proxy.exchange import Gateway, new_request_id
+from proxy.exchange import Gateway
 from proxy.faults import fault_in_200, fault_of_status, scrub
 from proxy.formats import registry
 from proxy.formats.base import Edits, Format, Prompt
@@ -23,6 +23,7 @@ from proxy.timer import Timer
 from proxy.upstream import Question, open_upstream
 
 logger = logging.getLogger(__name__)
+PATIENCE = 1.0  # seconds, for a place at a provider that has few
 _MOST = 1024 * 1024  # bytes of a provider's answer
 
 
@@ -40,7 +41,7 @@ class Counter(Format, Protocol):
 
 async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, receive: Receive, send: Send) -> None:
     """`model`: where the path names it."""
-    request_id, timer = new_request_id(), Timer()
+    request_id, timer = request_ids.new(), Timer()
     key: Key | None = None
     try:
         key = ingress.authenticate(scope, gateway.tables)
@@ -50,7 +51,7 @@ async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, re
         ingress.read_headers(envelope, scope, strict=False)
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)
-        attempts = routing.plan(target, envelope, catalog, key)
+        attempts = routing.plan(target, envelope, catalog, key, gateway.health).attempts
         grant = await gateway.admission.count(request_id, key, target.model)
         try:
             status, answer = 200, await _counted(gateway, counter, envelope, attempts, timer)
@@ -96,7 +97,7 @@ async def _ask(gateway: Gateway, counter: Counter, envelope: Envelope, attempt: 
     provider, model = attempt.route.provider, attempt.route.model
     edits = Edits(model, OWN_FIELDS, stream=False)
     path, body = counter.count_path(model) + envelope.query, counter.count_body(envelope.members, edits)
-    gateway.pool.enter(provider)
+    await gateway.pool.enter(provider, PATIENCE)
     try:
         upstream = await open_upstream(gateway.pool, provider, Question(path, body, envelope.forwarded), timer)
         try:

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from django.conf import settings
 
-from proxy import errors, meter, replies
-from proxy.exchange import new_request_id
+from proxy import errors, meter, replies, request_ids
 from proxy.formats import openai_chat
 from proxy.formats.base import Prompt
 from proxy.formats.splice import Malformed, Members
@@ -195,7 +194,7 @@ async def _stream(scope: Scope, send: Send, request: dict[str, Any], reply: _Rep
     head = _head("chat.completion.chunk", request)
     options = request.get("stream_options")
     with_usage = isinstance(options, dict) and options.get("include_usage") is True
-    headers = [*replies.stream_headers("sse"), *replies.common(new_request_id(), scope)]
+    headers = [*replies.stream_headers("sse"), *replies.common(request_ids.new(), scope)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if reply.call else ""}]
     if reply.call:
@@ -226,10 +225,10 @@ async def _event(send: Send, chunk: dict[str, Any]) -> None:
 
 
 async def _json(scope: Scope, send: Send, body: dict[str, Any]) -> None:
-    headers = [(b"content-type", b"application/json"), *replies.common(new_request_id(), scope)]
+    headers = [(b"content-type", b"application/json"), *replies.common(request_ids.new(), scope)]
     await replies.answer(send, 200, headers, msgspec.json.encode(body))
 
 
 async def _refuse(scope: Scope, send: Send, refusal: errors.Refusal) -> None:
-    headers = [*replies.error_headers(refusal), *replies.common(new_request_id(), scope)]
+    headers = [*replies.error_headers(refusal), *replies.common(request_ids.new(), scope)]
     await replies.answer(send, refusal.status, headers, replies.error_body(refusal))

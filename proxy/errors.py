@@ -112,26 +112,57 @@ class Internal(Refusal):
         super().__init__("The gateway failed. The request id tells the operator where to look.")
 
 
+# Statuses that say nothing of the request itself: it may be answered a moment later.
+_TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+_THROTTLED = 429
+
+
 class ProviderFault(Exception):
     """What went wrong at one provider. `message` may go to a client: it holds no credential and no address.
 
-    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy.
+    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy. `is_sure` False: it
+    was told by its words alone, which a client may have put there, so that it says nothing of the route's health.
+    `is_credential`: this gateway's is refused.
     """
 
     def __init__(
-        self, reason: str, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        reason: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        is_sure: bool = True,
+        is_credential: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.status = status
         self.retry_after = retry_after
+        self.is_sure = is_sure
+        self.is_credential = is_credential
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether the same provider may be asked once more: it has not worked on the request, as far as one can know.
+
+        A 429 only where it has said when.
+        """
+        if self.reason != "status":
+            return self.reason == "connect"
+        return self.status in _TRANSIENT or (
+            self.status == _THROTTLED and self.retry_after is not None and not self.is_credential
+        )
 
 
 class ProviderRefusal(Refusal):
-    """A provider's own 4xx about the request itself: it reaches the client as it is, and no other route is tried."""
+    """A provider's own 4xx about the request itself: it reaches the client as it is, and no other route is tried.
 
-    def __init__(self, status: int, error: dict[str, object]) -> None:
+    `is_too_long`: for the model's context window; a model with a larger one may do.
+    """
+
+    def __init__(self, status: int, error: dict[str, object], *, is_too_long: bool = False) -> None:
         message = error.get("message")
         super().__init__(message if isinstance(message, str) else "the provider refused the request")
         self.status = status
@@ -139,6 +170,7 @@ class ProviderRefusal(Refusal):
         param, code = error.get("param"), error.get("code")
         self.param = param if isinstance(param, str) else None
         self.code = None if code is None else str(code)
+        self.is_too_long = is_too_long
 
 
 def after_all(faults: list[ProviderFault], model: str) -> Refusal:
@@ -147,7 +179,7 @@ def after_all(faults: list[ProviderFault], model: str) -> Refusal:
     waits = [fault.retry_after for fault in faults if fault.status == 429 and fault.retry_after is not None]
     who = "All providers" if len(faults) > 1 else "The provider"
     tried = f"{who} failed for model {model!r}"
-    if all(fault.status == 429 for fault in faults):
+    if all(fault.status == 429 and not fault.is_credential for fault in faults):
         message = f"{tried}: its own rate limit is reached, not yours. {last.message}"
         return RateLimited(message, retry_after=min(waits, default=1.0))
     message = f"{tried}: {last.message}"
@@ -155,4 +187,4 @@ def after_all(faults: list[ProviderFault], model: str) -> Refusal:
         return Unavailable(message, retry_after=1.0)
     if last.reason == "timeout":
         return AllTimedOut(message)
-    return AllFailed(message)
+    return AllFailed(message, retry_after=last.retry_after)

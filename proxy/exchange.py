@@ -5,30 +5,31 @@
 
 import asyncio
 import logging
-import random
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from accounts.keys import Key
 from models_catalog import pricing
 from models_catalog.pricing import Price
-from models_catalog.snapshot import Model
-from proxy import meter, replies
+from models_catalog.snapshot import Model, Provider
+from proxy import meter, replies, request_ids, routing
 from proxy.admission import Admission, Reservation
 from proxy.background import Tables
 from proxy.errors import AllFailed, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
+from proxy.health import Health
 from proxy.held import Entry, Held
-from proxy.ingress import ClientGone, Envelope, Scope, Send, header
+from proxy.ingress import ClientGone, Envelope, Scope, Send, header, session_name
 from proxy.journal import Journal
 from proxy.marks import Mark
 from proxy.models import UsageRecord
 from proxy.outgoing import Passage, clamped
-from proxy.routing import Attempt, Target
+from proxy.routing import SAME_MODEL, Attempt, Home, Plan, Target
+from proxy.sessions import Sessions
 from proxy.timer import Timer
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
@@ -36,11 +37,11 @@ from proxy.usage import Record, listed
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 _LASTING = 1.0  # seconds
+_TURN = 8  # digits of a conversation's name
 _REFUSED = "not_allowed"  # an attempt at another model, at a price or within limits that do not allow it
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
-_random = random.Random().getrandbits  # noqa: S311  # seeded by the operating system in each process
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class Gateway:
     admission: Admission
     pool: Pool
     held: Held
+    health: Health
+    sessions: Sessions
+    turns: dict[str, int] = field(default_factory=dict)  # by model: the number of the next request
 
 
 class Exchange:
@@ -80,10 +84,13 @@ class Exchange:
         "_mark",
         "_opened_anew",
         "_passage",
+        "_planned",
+        "_previous",
         "_price",
         "_recorded",
         "_scope",
         "_send",
+        "_session",
         "_stream",
         "delivering",
         "gateway",
@@ -104,7 +111,7 @@ class Exchange:
         self.pricer: Pricer = _UNPRICED
         self.timer = Timer()
         self.record = Record(
-            request_id=new_request_id(),
+            request_id=request_ids.new(),
             created=time.time(),
             endpoint=client.ENDPOINT,
             client=header(scope, b"user-agent")[:100].decode("latin-1"),
@@ -113,12 +120,15 @@ class Exchange:
         self._scope = scope
         self._send = send
         self._begun = time.perf_counter()
+        self._planned = 0.0  # when it was planned: all of the attempts together have so many seconds from then on
         self._asked = 0.0  # when the provider was asked
         self._answered = 0.0  # when its first byte came
         self._recorded = False
         self._finished = False
         self._key: Key | None = None
         self._envelope: Envelope | None = None
+        self._session = ""
+        self._previous: Home | None = None
         self._attempt: Attempt | None = None
         self._price: Price | None = None
         self._passage: Passage | None = None
@@ -145,6 +155,36 @@ class Exchange:
         self.record.model = target.model.id
         self.record.alias = target.alias
 
+    async def planned(self, target: Target, key: Key) -> Plan:
+        """Raises `BadRequest` (400), `Forbidden` (403), `RateLimited` (429), `Unavailable` (503)."""
+        gateway, envelope = self.gateway, self._envelope
+        assert envelope is not None
+        self._session = session_name(envelope, key, target.model.id) if envelope.session else ""
+        self._previous = request_ids.route_of(envelope.previous) if envelope.previous else None
+        home = await home_of(gateway, self._previous, self._session)
+        turn = turn_of(gateway, target.model, self._session)
+        plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn, home)
+        if not self._session:
+            gateway.turns[target.model.id] = turn + 1
+        if plan.out:
+            gateway.health.passes(attempt.route for attempt, _ in plan.out)
+        self._planned = time.perf_counter()
+        return plan
+
+    def seconds_left(self, attempt: Attempt) -> float:
+        """Of the provider's total, which all attempts together have."""
+        return attempt.route.provider.total_timeout - (time.perf_counter() - self._planned)
+
+    @property
+    def taken(self) -> float:
+        """Seconds since the last attempt began."""
+        return time.perf_counter() - self._asked
+
+    @property
+    def first_token(self) -> float | None:
+        """Seconds from the last attempt's question to the first content of its stream."""
+        return self._answered - self._asked if self._stream is not None else None
+
     async def admitted(self, model: Model) -> None:
         """Raises `RateLimited` (429), `Insufficient` (402), `BadRequest` (400), `Unavailable` (503)."""
         assert self._key is not None
@@ -162,9 +202,10 @@ class Exchange:
             try:
                 await self.gateway.admission.reprice(reservation, key, envelope, attempt.model, record.created)
             except Refusal:
-                record.attempts.append(AttemptRecord(attempt.route.provider.name, attempt.route.model, 0, 0, _REFUSED))
+                self._attempt, self._asked = attempt, time.perf_counter()
+                self.tried(_REFUSED)
                 raise
-        self._attempt, self._passage = attempt, None
+        self._attempt, self._passage, self._stream = attempt, None, None
         self._asked = time.perf_counter()
         record.model = attempt.model.id
         record.provider = attempt.route.provider.name
@@ -190,17 +231,25 @@ class Exchange:
         return passage
 
     def tried(self, reason: str = "", status: int | None = None) -> None:
-        if self._attempt is not None:
-            route = self._attempt.route
-            spent = round((time.perf_counter() - self._asked) * 1000, 3)
-            self.record.attempts.append(AttemptRecord(route.provider.name, route.model, spent, status or 0, reason))
-            self._attempt = None if reason else self._attempt
+        attempt = self._attempt
+        if attempt is None:
+            return
+        provider, asked = attempt.route.provider, self._asked
+        spent, at = (round(span * 1000, 3) for span in (time.perf_counter() - asked, asked - self._begun))
+        self.record.attempts.append(
+            AttemptRecord(
+                *(provider.name, attempt.route.model, spent, status or 0, reason, at),
+                *(provider.credential_name, attempt.model.id),
+            )
+        )
+        self._attempt = None if reason else attempt
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
     async def send_answer(self, answer: Relayed) -> None:
         """A plain answer. A large one goes out in pieces: a client that does not read it cannot hold it for ever."""
         self._answered = time.perf_counter()
+        self._settle_down()
         self._answer, rest = answer, answer.body
         headers = [(b"content-type", b"application/json"), _length(rest)]
         if len(rest) > PIECE:
@@ -221,10 +270,16 @@ class Exchange:
         self.timer.unlimit()
         return body[last:]
 
+    def _settle_down(self) -> None:
+        """The conversation is at home where it is answered now; not another model's."""
+        if self._session and self._attempt is not None and self._attempt.layer <= SAME_MODEL:
+            self.gateway.sessions.keep(self._session, self._attempt.route.provider)
+
     async def begin_stream(self, stream: Stream) -> None:
         self._stream = stream
         self._answered = time.perf_counter()
         self.delivering = True
+        self._settle_down()
         await self._start_stream()
 
     async def send_piece(self, data: bytes) -> None:
@@ -300,6 +355,11 @@ class Exchange:
             await self._start_stream(routed=False)  # who will answer is not known yet
             if not self._finished:  # while the server took the status
                 await self.send_piece(self._format.KEEPALIVE)
+
+    async def explain(self, body: bytes) -> None:
+        """What would be done, in place of an answer: nothing of it is recorded."""
+        await self._start(200, [(b"content-type", b"application/json"), _length(body)], routed=False)
+        await self._last(body)
 
     async def refuse(self, refusal: Refusal) -> None:
         """The error as the answer; as an event, where a stream has begun."""
@@ -380,7 +440,7 @@ class Exchange:
 
     async def _start(self, status: int, headers: replies.Headers, *, routed: bool = True) -> None:
         self.started = True
-        headers = headers + self._headers(routed)
+        headers = headers + self._headers(routed and status == 200)
         try:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
         except RuntimeError as error:
@@ -396,17 +456,28 @@ class Exchange:
             raise _gone(error) from error
 
     def _headers(self, routed: bool) -> replies.Headers:
-        headers = replies.common(self.record.request_id, self._scope, self._format)
         reservation, attempt = self.reservation, self._attempt
+        request_id = self.record.request_id
+        if routed and attempt is not None:
+            provider = attempt.route.provider
+            request_id = request_ids.carrying(request_id, provider.id, provider.credential)
+        headers = replies.common(request_id, self._scope, self._format)
         if reservation is not None:
             headers += replies.limits(reservation.grant, self._format, self.record.created)
         if routed and reservation is not None and attempt is not None and self._envelope is not None:
-            headers += replies.routed(attempt, self.record.alias, clamped(self._envelope, attempt, reservation.bound))
+            bound = clamped(self._envelope, attempt, reservation.bound)
+            headers += replies.routed(attempt, self.record.alias, bound, self._kept(attempt.route.provider))
             headers += replies.losses(self._passage.losses.names if self._passage is not None else [])
         now = time.perf_counter()
         waited = ((self._answered or now) - self._asked) if self._asked else 0.0
         headers.append((b"server-timing", b"gateway;dur=%.2f" % ((now - self._begun - waited) * 1000)))
         return headers
+
+    def _kept(self, provider: Provider) -> str:
+        """What has become of the `previous_request_id`; empty: there was none."""
+        if self._previous is None:
+            return "ignored" if self._envelope is not None and self._envelope.previous else ""
+        return "kept" if provider.id == self._previous[0] else "moved"
 
     # --- the record --------------------------------------------------------------------------------------------------
 
@@ -474,6 +545,9 @@ class Exchange:
         self._recorded = True
         record = self.record
         record.outcome, record.status, record.error_code = outcome.value, status, code[:60]
+        for attempt in record.attempts:
+            if attempt.of == record.model:
+                attempt.of = ""
         if self._passage is not None:
             if names := self._passage.losses.names:
                 record.losses = listed(names)
@@ -488,9 +562,14 @@ class Exchange:
             self.reservation.settle(record.cost or 0, record.prompt_tokens + record.completion_tokens)
 
 
-def new_request_id() -> str:
-    """Sorts by time: milliseconds, then 80 random bits. It is no secret."""
-    return f"req_{time.time_ns() // 1_000_000:012x}{_random(80):020x}"
+async def home_of(gateway: Gateway, previous: Home | None, session: str) -> Home | None:
+    """Where a request is to be answered if it can be: where the one that it names was, else its conversation."""
+    return await gateway.sessions.home(session) if previous is None and session else previous
+
+
+def turn_of(gateway: Gateway, model: Model, session: str) -> int:
+    """Whose turn it is. Of a conversation every process says the same, also where it has no home yet."""
+    return int(session[:_TURN], 16) if session else gateway.turns.get(model.id, 0)
 
 
 def _gone(error: RuntimeError) -> ClientGone:

@@ -16,12 +16,44 @@ from proxy.upstream import retry_after
 
 # About the body that the client sent: no other provider would take it either.
 REQUEST_FAULTS = frozenset({400, 406, 411, 413, 414, 415, 422, 431, 451})
+_NO_MODEL = frozenset({400, 404, 422})  # statuses of those that do not have a model
 # About the gateway's credential. Its words stay here: they may quote it.
 CREDENTIAL_FAULTS = frozenset({401, 402, 403})
 # Gemini and xAI refuse a bad credential with 400. (`api_key` is a field that a client may have sent.)
 _CREDENTIAL_WORDS = re.compile(r"\bapi[ -]key\b", re.IGNORECASE)
 _CREDENTIAL_CODES = frozenset({"invalid_api_key", "authentication_error", "API_KEY_INVALID", "UNAUTHENTICATED"})
+# OpenAI's 429 for an account without credit: https://platform.openai.com/docs/guides/error-codes
+_NO_CREDIT_CODES = frozenset(
+    {
+        *("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded"),
+        *("project_spend_limit_exceeded", "organization_usage_limit_exceeded"),
+    }
+)
 _REQUEST_TYPES = frozenset({"invalid_request_error", "BadRequestError"})
+# The catalog's mistake, or a model that was withdrawn there. How they say it: tests/proxy/test_faults.py has examples.
+_NO_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound"})
+_NO_MODEL_WORDS = re.compile(
+    r"^model: |\b(?:invalid|unknown|no such) model\b|\bnot a valid model\b|\bsupported api model names are\b"
+    r"|\bmodels?\b.{0,200}\b(?:not found|not exist|was removed|has been deprecated)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+# What a request may name that is not there: of a 404 that says nothing of the kind, the address is to blame.
+_NOT_THERE = re.compile(
+    r"\b(?:file|item|response|image|container|conversation|vector store|skill|url)s?\b.{0,200}"
+    r"\b(?:not found|not exist|no longer exists?|expired)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_TOO_LONG_CODES = frozenset(
+    {"context_length_exceeded", "too_many_prompt_tokens", "TOO_MANY_TOKENS", "exceed_context_size_error"}
+)
+_TOO_LONG_WORDS = re.compile(
+    r"context (?:length|window|size)|(?:prompt|input|messages?) (?:is|are) too long|too many tokens"
+    r"|token count.{0,40}exceeds|maximum prompt length|exceeded model token limit",
+    re.IGNORECASE,
+)
+_LONG_STATUSES = frozenset({400, 413, 422})
+# OpenRouter's 403 is about the request: https://openrouter.ai/docs/api-reference/errors
+_MODERATED = re.compile(r"\bmoderation\b|\bflagged\b", re.IGNORECASE)
 _LONGEST = 1000
 _SECRET = 8  # characters; what is shorter is no secret but a word: local servers take any key
 
@@ -31,11 +63,12 @@ def fault_of_status(
 ) -> ProviderFault | Refusal:
     """The exception for a provider's answer other than 200, in the format that it speaks."""
     error = spoken.read_error(body)
-    if (refused := _refused(status, error, provider)) is not None:
+    wait = _wait(retry, error)
+    if (refused := _refused(status, error, provider, wait)) is not None:
         return refused
     said = _clean(error.get("message"), provider)
     words = f"it answered with status {status}" + (f": {said}" if said else ".")
-    return ProviderFault("status", words, status=status, retry_after=_wait(retry, error))
+    return ProviderFault("status", words, status=status, retry_after=wait)
 
 
 def fault_in_200(error: dict[str, Any], provider: Provider) -> ProviderFault | Refusal:
@@ -64,20 +97,36 @@ def _status(error: dict[str, Any]) -> int | None:
     return 400 if str(error.get("type")) in _REQUEST_TYPES else None
 
 
-def _refused(status: int, error: dict[str, Any], provider: Provider) -> ProviderFault | Refusal | None:
+def _refused(
+    status: int, error: dict[str, Any], provider: Provider, wait: float | None = None
+) -> ProviderFault | Refusal | None:
     """What the gateway's credential or the client's request is to blame for; None: it is the provider's own trouble."""
-    if status in CREDENTIAL_FAULTS or (status == 400 and _about_credential(error)):
-        return ProviderFault("status", "the provider refuses this gateway's credential.", status=status)
-    if status not in REQUEST_FAULTS:
+    message = str(error.get("message") or "")
+    named = {str(error.get(name)) for name in ("code", "type", "status")}
+    moderated = status == 403 and _MODERATED.search(message)
+    if (status in CREDENTIAL_FAULTS and not moderated) or (status == 429 and named & _NO_CREDIT_CODES):
+        return _credential_refused(status, sure=True, wait=wait)
+    if status == 400 and (named & _CREDENTIAL_CODES or _CREDENTIAL_WORDS.search(message)):
+        return _credential_refused(status, sure=bool(named & _CREDENTIAL_CODES))
+    if status in _NO_MODEL and (named & _NO_MODEL_CODES or _NO_MODEL_WORDS.search(message)):
+        sure = status == 404 or bool(named & _NO_MODEL_CODES)
+        return ProviderFault("status", "it does not have this model.", status=status, is_sure=sure)
+    if not (status in REQUEST_FAULTS or moderated or (status == 404 and _names_what_is_not_there(error))):
         return None
     kept: dict[str, object] = {name: _clean(error.get(name), provider) or None for name in ("type", "param", "code")}
-    words = _clean(error.get("message"), provider) or f"The provider refused the request with status {status}."
-    return ProviderRefusal(status, {**kept, "message": words})
+    words = _clean(message, provider) or f"The provider refused the request with status {status}."
+    too_long = status in _LONG_STATUSES and bool(named & _TOO_LONG_CODES or _TOO_LONG_WORDS.search(message))
+    return ProviderRefusal(status, {**kept, "message": words}, is_too_long=too_long)
 
 
-def _about_credential(error: dict[str, Any]) -> bool:
-    named = {str(error.get(name)) for name in ("code", "type", "status")}
-    return bool(named & _CREDENTIAL_CODES or _CREDENTIAL_WORDS.search(str(error.get("message") or "")))
+def _credential_refused(status: int, *, sure: bool, wait: float | None = None) -> ProviderFault:
+    words = "the provider refuses this gateway's credential."
+    return ProviderFault("status", words, status=status, retry_after=wait, is_sure=sure, is_credential=True)
+
+
+def _names_what_is_not_there(error: dict[str, Any]) -> bool:
+    param = error.get("param")
+    return bool((param and param != "model") or _NOT_THERE.search(str(error.get("message") or "")))
 
 
 def scrub(data: bytes, provider: Provider) -> bytes:

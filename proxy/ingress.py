@@ -4,6 +4,8 @@ Called by `relay` only.
 """
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -34,7 +36,22 @@ _FORWARDED = {
     "openai_chat": (b"openai-beta",),
     "openai_responses": (b"openai-beta",),
 }
-
+# Headers in which a client names its conversation, the first that is there counts: OpenRouter's, which coding agents
+# send to anybody (https://openrouter.ai/docs/guides/best-practices/prompt-caching), opencode's, and what only Claude
+# Code (https://code.claude.com/docs/en/llm-gateway-protocol), Codex (once with an underscore, which Daphne drops:
+# openai/codex#22193), LiteLLM's clients and Open WebUI send.
+_SESSION_HEADERS = (
+    b"x-session-id",
+    b"x-session-affinity",
+    b"x-claude-code-session-id",
+    b"session-id",
+    b"session_id",
+    b"x-litellm-session-id",
+    b"x-openwebui-chat-id",
+)
+_SAYS = frozenset({b"x-kodna-strict", b"x-kodna-explain", *_SESSION_HEADERS})
+_NAMING = frozenset({"session_id", "litellm_session_id", "prompt_cache_key", "metadata"})
+_SESSION_SECRET = hmac.digest(settings.SECRET_KEY.encode(), b"sessions", "sha256")
 
 _STALE = 5 * settings.REFRESH_SECONDS  # tables that are older: the database is away
 
@@ -152,8 +169,9 @@ class Envelope:
 
     `bounds`: the fields that bound the output, in tokens; `bound`: the largest of them, 0: none. `choices`: how many
     answers are asked for. `max_cost`: picodollars. `forwarded`, `query`: what a provider of the same format is to hear
-    of the headers and the query. `conversation`: of a Responses request, with all that it goes on from. `kept`: its
-    answer is to be held. `request`: the canonical form, once a provider needs it.
+    of the headers and the query. `session`: what names the conversation; `previous`: the ID of the request whose route
+    is to be taken; `explain`: the plan is asked for, no answer. `conversation`: of a Responses request, with all that
+    it goes on from. `kept`: its answer is to be held. `request`: the canonical form, once a provider needs it.
     """
 
     format: Client
@@ -170,6 +188,9 @@ class Envelope:
     max_cost: int | None = None
     forwarded: tuple[tuple[str, str], ...] = ()
     query: str = ""
+    session: bytes = b""
+    previous: str = ""
+    explain: bool = False
     conversation: Conversation | None = None
     kept: bool = False
     request: Request | None = None
@@ -209,18 +230,79 @@ def read_envelope(body: bytes, asked: Asked, check: Callable[[Members], None] | 
 
 def read_headers(envelope: Envelope, scope: Scope, *, strict: bool) -> None:
     """What the headers and the query say of the request. `strict`: its key is. Raises `BadRequest` (400)."""
-    envelope.strict = strict
     forwarded = _FORWARDED.get(envelope.format.NAME, ())
     found: dict[str, str] = {}
+    says: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in forwarded:
             text = _sendable(name.decode(), value.decode("latin-1"))
             found[name.decode()] = f"{found[name.decode()]}, {text}" if name.decode() in found else text
-        elif name == b"x-kodna-strict":
-            envelope.strict = strict or value.strip().lower() == b"true"
+        elif name in _SAYS:
+            says[name] = value.strip()
     envelope.forwarded = tuple(found.items())
+    envelope.strict = strict or says.get(b"x-kodna-strict", b"").lower() == b"true"
+    envelope.explain = says.get(b"x-kodna-explain", b"").lower() == b"true"
+    envelope.session = _session(envelope, says)
     if envelope.format is anthropic_messages and b"beta=true" in scope.get("query_string", b"").split(b"&"):
         envelope.query = "?beta=true"
+
+
+def _session(envelope: Envelope, says: Mapping[bytes, bytes]) -> bytes:
+    """What names the conversation; empty: nothing.
+
+    First what says so itself, in the body (of this request alone) before the headers (which a client may send with all
+    it asks); then OpenAI's hint for its cache, which conversations of one sort may share; then whatever is in the
+    metadata, where Anthropic has its clients' users: Claude Code puts its session there. All of it goes on untouched,
+    and what is no text is the provider's to judge.
+    """
+    members = envelope.members
+    if _NAMING.isdisjoint(members):
+        return _first(says, _SESSION_HEADERS) if says else b""
+    return (
+        _text(members.get("session_id"))
+        or _text(members.get("litellm_session_id"))  # Cline's, where it is told that this is LiteLLM
+        or _first(says, _SESSION_HEADERS)
+        or _text(members.get("prompt_cache_key"))
+        or _of_metadata(members.get("metadata", b""), envelope.format)
+    )
+
+
+def _first(says: Mapping[bytes, bytes], names: tuple[bytes, ...]) -> bytes:
+    return next((says[name] for name in names if says.get(name)), b"")
+
+
+def _text(value: bytes | None) -> bytes:
+    """A JSON string as it is written, without its quotation marks."""
+    return value[1:-1] if value and value.startswith(b'"') else b""
+
+
+class _Metadata(msgspec.Struct):
+    session_id: msgspec.Raw = msgspec.Raw()
+    user_id: msgspec.Raw = msgspec.Raw()
+
+
+_read_metadata = msgspec.json.Decoder(_Metadata).decode
+
+
+def _of_metadata(value: bytes, client: Client) -> bytes:
+    if not value.startswith(b"{"):
+        return b""
+    metadata = _read_metadata(value)  # which `Members` has found to be JSON, and not too deep
+    session = _text(bytes(metadata.session_id))
+    if client is anthropic_messages:
+        return session or _text(bytes(metadata.user_id))
+    return session
+
+
+def session_name(envelope: Envelope, key: Key, model_id: str) -> str:
+    """What the conversation is called among all of the gateway's, for `sessions`; empty: nothing names it.
+
+    Hashed with a secret: a store of these tells nothing, and no account can find another's.
+    """
+    if not envelope.session:
+        return ""
+    told = b"%d\n%b\n%b" % (key.account_id, model_id.encode(), envelope.session)
+    return hashlib.blake2b(told, digest_size=16, key=_SESSION_SECRET).hexdigest()
 
 
 def _sendable(name: str, value: str) -> str:
@@ -245,7 +327,7 @@ def _read_own(envelope: Envelope, members: Members) -> None:
     if "max_cost_usd" in members:
         envelope.max_cost = _picodollars(_read(members, "max_cost_usd", _AMOUNT, "a number of USD"))
     if "previous_request_id" in members:
-        _read(members, "previous_request_id", _STRING_OR_NULL, "a string")
+        envelope.previous = _read(members, "previous_request_id", _STRING_OR_NULL, "a string") or ""
 
 
 def _picodollars(amount: Decimal | None) -> int | None:

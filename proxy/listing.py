@@ -7,9 +7,8 @@ import msgspec
 
 from models_catalog import pricing
 from models_catalog.snapshot import Model, Snapshot
-from proxy import errors, replies
+from proxy import errors, replies, request_ids
 from proxy.background import Tables
-from proxy.exchange import new_request_id
 from proxy.ingress import Receive, Scope, Send
 
 _JSON = (b"content-type", b"application/json")
@@ -48,13 +47,13 @@ class Listing:
         model = catalog.models.get(catalog.aliases.get(name, name))
         if model is None or not model.routes:
             refusal = errors.ModelNotFound(f"The model {name[:200]!r} does not exist here.", param="model", retry=False)
-            headers = [*replies.error_headers(refusal), *replies.common(new_request_id(), scope)]
+            headers = [*replies.error_headers(refusal), *replies.common(request_ids.new(), scope)]
             await replies.answer(send, refusal.status, headers, replies.error_body(refusal))
             return
         await self._send(scope, send, msgspec.json.encode(describe(model, time.time())))
 
     async def _send(self, scope: Scope, send: Send, body: bytes) -> None:
-        await replies.answer(send, 200, [_JSON, *replies.common(new_request_id(), scope)], body)
+        await replies.answer(send, 200, [_JSON, *replies.common(request_ids.new(), scope)], body)
 
 
 def describe(model: Model, now: float) -> dict[str, Any]:

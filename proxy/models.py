@@ -200,3 +200,44 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class RouteTrouble(models.Model):
+    """A credential that is refused, or a route whose circuit is open, as gateway processes see it (`proxy.troubles`).
+
+    `name`: `snapshot.Route.way`, or `snapshot.Provider.place` where it is about all of a credential's models (`model`,
+    the provider's name for it, is empty then). `seen_at`: a process still says so. It is deleted when it is over.
+    """
+
+    name = models.CharField(max_length=300, unique=True)
+    provider = models.CharField(max_length=100)
+    credential = models.CharField(max_length=100, blank=True, default="")
+    model = models.CharField(max_length=200, blank=True, default="")
+    why = models.CharField(max_length=20)
+    status = models.PositiveSmallIntegerField(default=0, help_text="That the provider answered with; 0: with none.")
+    times = models.PositiveIntegerField(default=1)
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UptimeHour(models.Model):
+    """How often a model's providers answered in the hour that begins at `start`, and how often they failed.
+
+    `provider` empty: the model as its clients saw it. Moved in the same transaction as the rows (`proxy.uptime`).
+    """
+
+    start = models.DateTimeField()
+    model = models.CharField(max_length=200)
+    provider = models.CharField(max_length=100, blank=True)
+    good = models.BigIntegerField(default=0)
+    bad = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["provider", "start", "model"], name="uptime_once")]
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:00} {self.model}"

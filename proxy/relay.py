@@ -1,8 +1,8 @@
 """The way of one request, top to bottom: from the client's bytes to the answer and its record.
 
-    key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → routes (400, 403, 503)
-    → the conversation that it goes on from (400, 404) → limits and credit (429, 402) → context window (400)
-    → providers, one after another, until one gives a first good event or a whole answer (502, 504, 429)
+    key (401, 403) → body (408, 413) → envelope (400) → model (404, 403) → routes (400, 403, 429, 503)
+    → the conversation that it goes on from (400, 404) → limits and credit (429, 402)
+    → providers, one after another, until one gives a first word or a whole answer (400, 502, 504, 429)
     → deliver → record
 
 Two things run beside it: a task that waits for the client to leave, and a timer that waits for the provider. Either
@@ -14,9 +14,10 @@ import asyncio
 import logging
 
 from accounts.keys import Key
-from proxy import errors, ingress, meter, routing
+from proxy import errors, explain, ingress, meter, routing
 from proxy.errors import ProviderFault, ProviderRefusal, Refusal
 from proxy.exchange import Exchange, Gateway
+from proxy.failover import Tries
 from proxy.faults import fault_in_200, fault_of_status, scrub
 from proxy.formats import openai_responses
 from proxy.formats.base import NotAnAnswer, Stream
@@ -24,7 +25,7 @@ from proxy.formats.splice import Members
 from proxy.held import Held
 from proxy.ingress import Asked, ClientGone, Envelope, Receive, Scope, Send
 from proxy.outgoing import Passage
-from proxy.routing import Attempt
+from proxy.routing import Attempt, Plan
 from proxy.upstream import Upstream, open_upstream
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ logger = logging.getLogger(__name__)
 MAX_ANSWER = 256 * 1024 * 1024  # bytes of a plain answer
 MAX_ERROR = 1024 * 1024
 LARGE = 512 * 1024  # bytes of a request
-MAX_COMMENTS = 1024 * 1024  # before the first event: they wait with it
+MAX_COMMENTS = 1024 * 1024  # before the first content: they wait with it
+QUEUE, LONG_QUEUE = 0.5, 10.0  # seconds for a place at a provider: where another can follow, and where none can
 # Of Responses: an answer outlives no request here, and what a provider keeps it keeps for all keys alike.
 _NOT_SERVED = frozenset({"background", "conversation"})
 
@@ -53,12 +55,14 @@ async def relay(gateway: Gateway, asked: Asked, scope: Scope, receive: Receive, 
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)  # 404; 403 where the key may not use it
         exchange.resolved(target)
-        attempts = routing.plan(target, envelope, catalog, key)  # 400: no such group; 403; 503: nobody serves it now
+        if envelope.explain:
+            await explain.answer(exchange, envelope, target, key)
+            return
+        plan = await exchange.planned(target, key)  # 400: no such group; 403; 503: nobody serves it now; 429: all rest
         await _resume(gateway.held, envelope, key)  # 400; 404: what it goes on from is not held for this key
         await exchange.admitted(target.model)  # 429, 402
         watch = _Watch(exchange, receive)
-        await meter.check_context(asked.format, envelope.whole, target.model)  # 400 where the catalog enforces it
-        await _try_each(exchange, envelope, attempts)  # 502, 504, 429 once every provider has failed
+        await _try_each(exchange, envelope, plan)  # 400, 502, 504, 429 once every provider has failed
     except Refusal as refusal:
         await exchange.refuse(refusal)
     except ClientGone:
@@ -127,55 +131,93 @@ async def _resume(held: Held, envelope: Envelope, key: Key) -> None:
     envelope.conversation = conversation
 
 
-async def _try_each(exchange: Exchange, envelope: Envelope, attempts: list[Attempt]) -> None:
+async def _try_each(exchange: Exchange, envelope: Envelope, plan: Plan) -> None:
     """Ask one provider after another until one has answered. Raises `Refusal` when none is left."""
-    faults: list[ProviderFault] = []
-    refused: Refusal | None = None
+    tries = Tries(plan)
     try:
-        for attempt in attempts:
-            try:
-                await exchange.tries(attempt)
-            except Refusal as refusal:  # another model, at a price or within limits that do not allow it
-                refused = refused or refusal
+        while (attempt := tries.next()) is not None and exchange.seconds_left(attempt) > tries.wait:
+            if tries.wait:
+                await asyncio.sleep(tries.wait)
+            if not await _is_allowed(exchange, envelope, attempt, tries):
                 continue
-            _check_journal(exchange.gateway)  # who spends has an opening line on the disk
             try:
-                await _try(exchange, envelope, attempt)
+                await _try(exchange, envelope, attempt, has_more=tries.has_more)
                 return
             except errors.Lossy as loss:
                 exchange.tried("lossy")
-                refused = refused or loss
+                tries.refused(loss)
             except ProviderRefusal as refusal:
                 exchange.tried("refused", refusal.status)
-                raise
+                if not refusal.is_too_long:
+                    raise
+                tries.too_small(attempt.model, refusal)
             except ProviderFault as fault:
                 exchange.tried(fault.reason, fault.status)
                 if exchange.gone:  # it left in the same moment: ask nobody else
                     raise asyncio.CancelledError from fault
                 if exchange.delivering:  # too late for another: the client gets an error event
                     raise errors.after_all([fault], attempt.model.id) from fault
-                faults.append(fault)
-        if refused is not None and not faults:
-            raise refused
-        raise errors.after_all(faults, attempts[0].model.id) from faults[-1]
+                tries.failed(attempt, fault)
+        raise tries.outcome()
     finally:
-        faults.clear()  # each holds this frame by its traceback: a circle, in which the request's body would lie
-        refused = None
+        tries.forget()
 
 
-async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
-    pool, provider = exchange.gateway.pool, attempt.route.provider
-    pool.enter(provider)
+async def _is_allowed(exchange: Exchange, envelope: Envelope, attempt: Attempt, tries: Tries) -> bool:
+    """Whether the model takes the prompt (where the catalog enforces it), at its price and within its limits."""
     try:
-        await (_stream if envelope.stream else _plain)(exchange, envelope, attempt)
+        await meter.check_context(envelope.format, envelope.whole, attempt.model)
+    except Refusal as refusal:
+        tries.too_small(attempt.model, refusal)
+        return False
+    try:
+        await exchange.tries(attempt)
+    except Refusal as refusal:
+        tries.refused(refusal)
+        return False
+    _check_journal(exchange.gateway)  # who spends has an opening line on the disk
+    return True
+
+
+async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_more: bool) -> None:
+    """One attempt, and what it says of the route's health."""
+    health, route = exchange.gateway.health, attempt.route
+    if not health.begins(route, last_resort=not has_more):
+        raise ProviderFault("busy", "whether it answers again is just being tried.")
+    seconds = exchange.seconds_left(attempt) / (2 if has_more else 1)
+    try:
+        await _in_its_place(exchange, envelope, attempt, seconds, QUEUE if has_more else LONG_QUEUE)
+    except ProviderRefusal:
+        health.ends(route, None, took=exchange.taken)
+        raise
+    except ProviderFault as fault:
+        hurried = fault.reason == "timeout" and seconds < route.provider.first_byte_timeout
+        if fault.reason == "busy" or hurried or not fault.is_sure:
+            health.leaves(route, took=exchange.taken)
+        else:
+            health.ends(route, fault, took=exchange.taken)
+        raise
+    except BaseException:  # the client left, or it was not even asked
+        health.leaves(route, took=exchange.taken)
+        raise
+    health.ends(route, None, exchange.first_token, took=exchange.taken)
+
+
+async def _in_its_place(
+    exchange: Exchange, envelope: Envelope, attempt: Attempt, seconds: float, patience: float
+) -> None:
+    pool, provider = exchange.gateway.pool, attempt.route.provider
+    await pool.enter(provider, min(patience, seconds))
+    try:
+        await (_stream if envelope.stream else _plain)(exchange, envelope, attempt, seconds)
     finally:
         pool.leave(provider)
 
 
-async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
+async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt, seconds: float) -> None:
     """Read the whole answer, put the catalog's model and the price in it, send it."""
     passage = await _passage(exchange, envelope, attempt)
-    upstream = await _open(exchange, passage, attempt)
+    upstream = await _open(exchange, passage, attempt, seconds)
     try:
         body = await upstream.read_all(MAX_ANSWER)
     finally:
@@ -189,15 +231,16 @@ async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> No
     await exchange.send_answer(answer)
 
 
-async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> None:
-    """Relay event by event. Nothing of it is sent before the first event: until then another route can answer."""
+async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt, seconds: float) -> None:
+    """Relay event by event. Nothing of it is sent before the first word: until then another route can answer."""
     exchange.timer.on_silence = exchange.keep_alive
     passage = await _passage(exchange, envelope, attempt)
-    upstream = await _open(exchange, passage, attempt)
+    upstream = await _open(exchange, passage, attempt, seconds)
     stream = passage.stream()
     try:
-        out = await _first_event(upstream, stream, attempt)
+        out = await _first_word(upstream, stream, attempt)
         exchange.timer.heard = True
+        exchange.timer.limit(exchange.seconds_left(attempt))
         await exchange.begin_stream(stream)
         while not stream.over:
             if exchange.is_due and not await exchange.pays():
@@ -227,16 +270,16 @@ async def _passage(exchange: Exchange, envelope: Envelope, attempt: Attempt) -> 
     return await asyncio.to_thread(exchange.passage, envelope, attempt)
 
 
-async def _first_event(upstream: Upstream, stream: Stream, attempt: Attempt) -> bytes:
-    """The bytes up to the first event. Raises `ProviderFault` where there is none, or where it is an error."""
+async def _first_word(upstream: Upstream, stream: Stream, attempt: Attempt) -> bytes:
+    """The bytes up to the first content. Raises `ProviderFault` where there is none, or where an error comes first."""
     out = b""
-    while not stream.events and not stream.over:
+    while not stream.begun and not stream.over:
         out += await _more(upstream, stream)
-        if not stream.events and len(out) > MAX_COMMENTS:
-            raise ProviderFault("malformed", "its answer holds no events.")
+        if not stream.begun and len(out) > MAX_COMMENTS:
+            raise ProviderFault("malformed", "its answer holds no content.")
     if stream.error is not None:
         raise fault_in_200(stream.error, attempt.route.provider)
-    if stream.over and not (stream.events and stream.complete):
+    if stream.over and not (stream.begun and stream.complete):
         raise ProviderFault("malformed", stream.broken or "it ended the stream before the answer was whole.")
     return out
 
@@ -258,10 +301,10 @@ async def _more(upstream: Upstream, stream: Stream) -> bytes:
     return b""
 
 
-async def _open(exchange: Exchange, passage: Passage, attempt: Attempt) -> Upstream:
+async def _open(exchange: Exchange, passage: Passage, attempt: Attempt, seconds: float) -> Upstream:
     """Ask the provider. Raises `ProviderRefusal` (its 4xx about the request), else `ProviderFault`: try another."""
     provider = attempt.route.provider
-    upstream = await open_upstream(exchange.gateway.pool, provider, passage.question, exchange.timer)
+    upstream = await open_upstream(exchange.gateway.pool, provider, passage.question, exchange.timer, seconds)
     if upstream.status == 200:
         return upstream
     try:

@@ -30,7 +30,7 @@ _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 _IN_A_LIST = _PRINTABLE.translate({ord(sign): None for sign in " ,%"})
 _EXPOSED = (
     b"x-request-id, request-id, x-kodna-model, x-kodna-provider, x-kodna-alias, x-kodna-fallback, "
-    b"x-kodna-fallback-layer, x-kodna-max-tokens, x-kodna-losses, x-ratelimit-limit-requests, "
+    b"x-kodna-fallback-layer, x-kodna-previous, x-kodna-max-tokens, x-kodna-losses, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
     b"retry-after, retry-after-ms, x-should-retry, server-timing, "
@@ -113,8 +113,8 @@ def preflight(request_id: str, scope: Scope) -> Headers:
     ]
 
 
-def routed(attempt: Attempt, alias: str, max_tokens: int | None) -> Headers:
-    """Who answers."""
+def routed(attempt: Attempt, alias: str, max_tokens: int | None, previous: str = "") -> Headers:
+    """Who answers. `previous`: what became of the wish for an earlier request's route: kept, moved or ignored."""
     headers: Headers = [
         (b"x-kodna-model", _value(attempt.model.id)),
         (b"x-kodna-provider", _value(attempt.route.provider.name)),
@@ -124,6 +124,8 @@ def routed(attempt: Attempt, alias: str, max_tokens: int | None) -> Headers:
         headers.append((b"x-kodna-alias", _value(alias)))
     if attempt.layer:
         headers.append((b"x-kodna-fallback-layer", b"%d" % attempt.layer))
+    if previous:
+        headers.append((b"x-kodna-previous", previous.encode()))
     if max_tokens is not None:
         headers.append((b"x-kodna-max-tokens", b"%d" % max_tokens))
     return headers

@@ -12,10 +12,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from accounts.keys import Key
-from proxy import errors, held, ingress, replies
+from proxy import errors, held, ingress, replies, request_ids
 from proxy.background import Tables
 from proxy.errors import Refusal
-from proxy.exchange import new_request_id
 from proxy.held import Entry, Held
 from proxy.ingress import Receive, Scope, Send
 
@@ -52,7 +51,7 @@ class HeldResponses:
         return {method: partial(self._answer, work, name) for method, work in works.items()}
 
     async def _answer(self, work: Work, response_id: str, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_request_id()
+        request_id = request_ids.new()
         headers = replies.common(request_id, scope)
         try:
             body = await self._run(work, response_id, scope, request_id)

@@ -1,22 +1,37 @@
-"""From a model's name to the attempts to make: a pure function of the snapshot, the request and the key.
+"""From a model's name to the attempts to make: a pure function of the snapshot, the request, the key and live health.
 
-Called by `relay`. Order: the model's routes by priority, then the request's own `models`, then the catalog's fallbacks.
+Called by `relay`, `counting` and `explain`. The model's own routes come first, then the request's own `models`, then the
+catalog's fallbacks. Of one model: by priority, within one by the model's strategy, and before all where its conversation
+is at home. What is out (`health`) is asked only where nothing else is left.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import time
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
+from typing import NamedTuple
 
 from accounts.keys import Key
 from models_catalog.snapshot import Model, Route, Snapshot
 from proxy import errors
 from proxy.formats import registry
 from proxy.formats.base import Client
+from proxy.health import RESTS, Health, Out
 from proxy.ingress import Envelope
 
-SAME_MODEL, OWN_LIST, CATALOG = 1, 2, 3  # `x-kodna-fallback-layer`
+FIRST, SAME_MODEL, OWN_LIST, CATALOG = 0, 1, 2, 3  # `x-kodna-fallback-layer`
+LAST_RESORT = 2  # attempts, where all that could be asked is out
+_TOO_MANY = 429
+_GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1  # multiples of them spread evenly over 0 to 1
+_MANY = 10_000  # choices that are kept: clients name the groups
+
+Home = tuple[int, int]
+"""A provider's number and its credential's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
     """A route to try. `layer`: 0 for the first choice, else where the fallback comes from."""
 
@@ -24,13 +39,28 @@ class Attempt:
     route: Route
     layer: int
 
+    def as_fallback(self) -> "Attempt":
+        """The same one, where it was not the first choice."""
+        return self if self.layer else Attempt(self.model, self.route, SAME_MODEL)
 
-@dataclass(frozen=True, slots=True)
-class Target:
+
+class Target(NamedTuple):
     """What a name stands for."""
 
     model: Model
     alias: str  # empty where the model was named by its ID
+
+
+@dataclass(slots=True)
+class Plan:
+    """The attempts in order. `out`: routes that could have been among them. `is_last_resort`: all of them are out.
+
+    All but the first are fallbacks (`Attempt.as_fallback`); the first is one where those before it are out.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    out: list[tuple[Attempt, Out]] = field(default_factory=list)
+    is_last_resort: bool = False
 
 
 def resolve(name: str, catalog: Snapshot, key: Key) -> Target:
@@ -61,52 +91,216 @@ def resolve(name: str, catalog: Snapshot, key: Key) -> Target:
     return Target(model, alias)
 
 
-def plan(target: Target, envelope: Envelope, catalog: Snapshot, key: Key) -> list[Attempt]:
-    """The attempts in order. Raises `BadRequest` (400: no such group), `Forbidden` (403), `Unavailable` (503)."""
-    groups, client = envelope.groups, envelope.format
-    attempts = [
-        Attempt(target.model, route, SAME_MODEL if position else 0)
-        for position, route in enumerate(_allowed(target.model, client, groups, key.groups))
-    ]
-    if groups and not attempts:
-        serving = sorted({group for route in target.model.routes for group in route.provider.groups})
-        raise errors.BadRequest(
-            f"No provider in group {', '.join(groups)!r} serves {target.model.id!r}. "
-            f"It is served by: {', '.join(serving) or 'none'}.",
-            param="group",
-            retry=False,
-        )
-    for layer, names in ((OWN_LIST, envelope.models), (CATALOG, target.model.fallbacks)):
-        for model in _named(names, target.model, catalog, key):
-            if all(model is not attempt.model for attempt in attempts):  # named once more: it has been tried by then
-                attempts += [Attempt(model, route, layer) for route in _allowed(model, client, groups, key.groups)]
-    if not attempts and key.groups and any(_allowed(target.model, client, groups, frozenset())):
-        raise errors.Forbidden(
-            f"This API key may not use the providers of {target.model.id!r}.",
+def plan(
+    target: Target,
+    envelope: Envelope,
+    catalog: Snapshot,
+    key: Key,
+    health: Health,
+    turn: int = 0,
+    home: Home | None = None,
+) -> Plan:
+    """`turn`: a number that rises by one from request to request, by which weights are shared out.
+
+    Raises `BadRequest` (400: no such group), `Forbidden` (403), `Unavailable` (503: nobody serves it), `RateLimited`
+    (429: all rest for as long as their providers have said).
+    """
+    found, now = Plan(), time.time() if health.out else 0.0
+    first = choice(target.model, FIRST, envelope, catalog, key)
+    if envelope.groups and not first.tiers:
+        raise _no_group(envelope.groups, target.model)
+    _add(first, found, health, now, turn, home)
+    if envelope.models or target.model.fallbacks:
+        seen = {target.model.id}
+        for layer, model in others(envelope, target.model, catalog, key):
+            if model.id not in seen:  # named once more: it has been tried by then
+                seen.add(model.id)
+                _add(choice(model, layer, envelope, catalog, key), found, health, now, turn, home)
+    if not found.attempts:
+        _last_resort(found, now)
+    if not found.attempts:
+        raise _nobody(target.model, envelope, key)
+    if found.out:
+        place = found.attempts[0].route.priority
+        if any(attempt.model is target.model and attempt.route.priority < place for attempt, _ in found.out):
+            found.attempts[0] = found.attempts[0].as_fallback()
+    return found
+
+
+def _last_resort(plan: Plan, now: float) -> None:
+    """All are out. Those that were told to wait are left alone; of the others, a few are asked all the same."""
+    plan.attempts = [attempt for attempt, out in plan.out if out.why != RESTS][:LAST_RESORT]
+    plan.is_last_resort = True
+    if plan.attempts or not plan.out:
+        return
+    soonest = min((out for _, out in plan.out), key=lambda out: out.until)
+    words = f"Its providers have asked to wait with further requests for the model {plan.out[0][0].model.id!r}"
+    wait = max(soonest.until - now, 0.001)
+    if soonest.status == _TOO_MANY:
+        raise errors.RateLimited(f"{words}: their own rate limit is reached, not yours.", retry_after=wait)
+    raise errors.Unavailable(f"{words}.", retry_after=wait)
+
+
+def _nobody(model: Model, envelope: Envelope, key: Key) -> errors.Refusal:
+    if key.groups and any(not why_not(way, envelope.format, envelope.groups, frozenset()) for way in model.routes):
+        return errors.Forbidden(
+            f"This API key may not use the providers of {model.id!r}.",
             param="model",
             code="model_not_allowed",
             retry=False,
         )
-    if not attempts:
-        raise errors.Unavailable(
-            f"No provider can answer for the model {target.model.id!r} at the moment.", retry_after=30
-        )
-    return attempts
+    return errors.Unavailable(f"No provider can answer for the model {model.id!r} at the moment.", retry_after=30)
 
 
-def _allowed(model: Model, client: Client, groups: tuple[str, ...], allowed: frozenset[str]) -> Iterator[Route]:
-    for route in model.routes:
-        if registry.between(client, route.provider.dialect, route.provider.supports) is None:
-            continue
-        if allowed and allowed.isdisjoint(route.provider.groups):
-            continue
-        if groups and route.provider.groups.isdisjoint(groups):
-            continue
-        yield route
+def _no_group(groups: tuple[str, ...], model: Model) -> errors.BadRequest:
+    serving = sorted({group for route in model.routes for group in route.provider.groups})
+    words = f"No provider in group {', '.join(groups)!r} serves {model.id!r}. "
+    return errors.BadRequest(f"{words}It is served by: {', '.join(serving) or 'none'}.", param="group", retry=False)
 
 
-def _named(names: tuple[str, ...], first: Model, catalog: Snapshot, key: Key) -> Iterator[Model]:
-    for name in names:
-        model = catalog.models.get(catalog.aliases.get(name, name))
-        if model is not None and model is not first and (not key.models or model.id in key.models):
-            yield model
+def others(envelope: Envelope, first: Model, catalog: Snapshot, key: Key) -> Iterator[tuple[int, Model]]:
+    for layer, names in ((OWN_LIST, envelope.models), (CATALOG, first.fallbacks)):
+        for name in names:
+            model = catalog.models.get(catalog.aliases.get(name, name))
+            if model is not None and (not key.models or model.id in key.models):
+                yield layer, model
+
+
+# --- the routes of one model -----------------------------------------------------------------------------------------
+
+
+class Tier:
+    """Routes of one priority, as attempts. `bounds`: where each one's share of 0 to 1 ends."""
+
+    __slots__ = ("attempts", "bounds", "idle")
+
+    def __init__(self, attempts: Sequence[Attempt], strategy: str) -> None:
+        if strategy == "cheapest":
+            attempts = sorted(attempts, key=_cost)
+        weighted = [attempt for attempt in attempts if attempt.route.weight > 0]
+        if strategy in {"cheapest", "in_order"} or not weighted:
+            weighted, self.idle = list(attempts), []
+        else:
+            self.idle = [attempt for attempt in attempts if attempt.route.weight <= 0]
+        total = sum(attempt.route.weight for attempt in weighted) or 1.0
+        self.attempts = weighted
+        self.bounds = [bound / total for bound in accumulate(attempt.route.weight for attempt in weighted)]
+
+    def without(self, out: set[Attempt], strategy: str) -> "Tier":
+        return Tier([attempt for attempt in (*self.attempts, *self.idle) if attempt not in out], strategy)
+
+
+@dataclass(slots=True)
+class Choice:
+    """The routes of a model that a kind of client and key may take, by priority."""
+
+    model: Model
+    layer: int
+    tiers: list[Tier]
+
+    def attempts(self) -> Iterator[Attempt]:
+        for tier in self.tiers:
+            yield from tier.attempts
+            yield from tier.idle
+
+
+def _cost(attempt: Attempt) -> float:
+    return math.inf if attempt.route.cost is None else attempt.route.cost
+
+
+def choice(model: Model, layer: int, envelope: Envelope, catalog: Snapshot, key: Key) -> Choice:
+    """Worked out once for each kind of request."""
+    kind = (model.id, layer, envelope.format.NAME, envelope.groups, key.groups)
+    found: Choice | None = catalog.memo.get(kind)
+    if found is None:
+        if len(catalog.memo) > _MANY:
+            catalog.memo.clear()
+        ways = [way for way in model.routes if not why_not(way, envelope.format, envelope.groups, key.groups)]
+        ways.sort(key=lambda way: way.priority)
+        tiers = [
+            Tier([Attempt(model, way, layer) for way in tier], model.strategy)
+            for _, tier in groupby(ways, key=lambda way: way.priority)
+        ]
+        found = catalog.memo[kind] = Choice(model, layer, tiers)
+    return found
+
+
+def why_not(route: Route, client: Client, groups: tuple[str, ...], allowed: frozenset[str]) -> str:
+    """Why such a request cannot take this route, whatever its health: format, key or group; empty: it can."""
+    provider = route.provider
+    if registry.between(client, provider.dialect, provider.supports) is None:
+        return "format"
+    if allowed and allowed.isdisjoint(provider.groups):
+        return "key"
+    return "group" if groups and provider.groups.isdisjoint(groups) else ""
+
+
+def _add(of: Choice, plan: Plan, health: Health, now: float, turn: int, home: Home | None) -> None:
+    """The model's attempts, behind those that are planned already."""
+    model, out = of.model, _out(of, health, now) if health.out else {}
+    found = _home(of, home, out) if home is not None else []
+    for tier in of.tiers:
+        if len(found) >= model.attempts:
+            break
+        left = tier.without(set(out), model.strategy) if out else tier
+        ordered = _STRATEGIES[model.strategy](left, turn, health)
+        found += [attempt for attempt in ordered if attempt not in found] if found else ordered
+    plan.attempts += found[: model.attempts]
+    plan.out += out.items()
+
+
+def _out(of: Choice, health: Health, now: float) -> dict[Attempt, Out]:
+    found = ((attempt, health.is_out(attempt.route, now)) for attempt in of.attempts())
+    return {attempt: out for attempt, out in found if out is not None}
+
+
+def _home(of: Choice, home: Home, out: dict[Attempt, Out]) -> list[Attempt]:
+    """Where the conversation has been: the same credential, else another one of the same provider."""
+    there = [each for each in of.attempts() if each.route.provider.id == home[0] and each not in out]
+    there.sort(key=lambda attempt: attempt.route.provider.credential != home[1])
+    return there[:1]
+
+
+# --- strategies: the routes of one priority --------------------------------------------------------------------------
+
+
+def _weighted(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+    """The first two by weight: no draw is far from its share after any number of turns. Then in a ring."""
+    attempts, bounds = tier.attempts, tier.bounds
+    count = len(attempts)
+    if count < 2:
+        return attempts + tier.idle
+    first = min(bisect(bounds, turn * _GOLDEN % 1.0), count - 1)
+    begin = bounds[first - 1] if first else 0.0
+    share = bounds[first] - begin
+    drawn = (turn * _SILVER % 1.0) * (1.0 - share)  # among the others
+    second = min(bisect(bounds, drawn if drawn < begin else drawn + share), count - 1)
+    ring = attempts[second:] + attempts[:second]
+    if second != first:
+        ring.insert(0, ring.pop((first - second) % count))
+    return ring + tier.idle
+
+
+def _as_listed(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+    return tier.attempts
+
+
+def _fastest(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+    """By the time to the first token; who has none yet is measured first."""
+    return sorted(tier.attempts, key=lambda attempt: health.speed(attempt.route.way) or 0.0) + tier.idle
+
+
+def _least_busy(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+    """By the attempts that run now, for its weight; of equals by turns."""
+    busy = health.busy
+    ring = _weighted(tier, turn, health)
+    return sorted(ring, key=lambda attempt: (busy(attempt.route.way) + 1) / (attempt.route.weight or 1e-9))
+
+
+_STRATEGIES: dict[str, Callable[[Tier, int, Health], list[Attempt]]] = {
+    "weighted": _weighted,
+    "in_order": _as_listed,
+    "cheapest": _as_listed,
+    "fastest": _fastest,
+    "least_busy": _least_busy,
+}

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from django.conf import settings
 
-from proxy import replies
+from proxy import replies, request_ids
 from proxy.background import Background, Tables
-from proxy.exchange import new_request_id
 from proxy.ingress import Receive, Scope, Send
 from proxy.journal import Journal
 
@@ -68,6 +67,6 @@ async def _answer(scope: Scope, send: Send, status: int, body: Mapping[str, obje
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
-        *replies.common(new_request_id(), scope),
+        *replies.common(request_ids.new(), scope),
     ]
     await replies.answer(send, status, headers, msgspec.json.encode(body))

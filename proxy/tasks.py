@@ -8,7 +8,7 @@ from datetime import timedelta
 from celery import shared_task
 from django.utils import timezone
 
-from proxy import jobs, rollups
+from proxy import jobs, rollups, troubles
 from proxy.counters import database
 
 HOURS = timedelta(hours=3)
@@ -37,6 +37,10 @@ def roll_up_days() -> str:
 def _rebuild(span: timedelta) -> str:
     now = timezone.now()
     return f"{rollups.rebuild(now - span, now)} sums differed from their rows and were made anew"
+
+
+def notice_providers() -> str:
+    return troubles.notice()
 
 
 def retain() -> str:

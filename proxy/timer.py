@@ -55,6 +55,8 @@ class Timer:
 
     def limit(self, seconds: float) -> None:
         self._end = self._loop.time() + seconds
+        if self._handle is None or self._end < self._at:
+            self._arm()
 
     def unlimit(self) -> None:
         self._due = self._end = _NEVER

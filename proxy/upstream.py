@@ -10,7 +10,9 @@ import email.utils
 import re
 import time
 from base64 import b64encode
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,6 +186,47 @@ class _Stream(httpx.AsyncByteStream):
         await self._answer.close()
 
 
+class _Places:
+    """Of one provider: whoever waits longest gets the next that is free."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self, most: int, patience: float) -> bool:
+        if self._taken < most and not self._waiting:
+            self._taken += 1
+            return True
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(patience):
+                await turn
+        except TimeoutError:
+            return self._was_given(turn)
+        except asyncio.CancelledError:
+            if self._was_given(turn):
+                self.give_back()
+            raise
+        return True
+
+    def _was_given(self, turn: asyncio.Future[None]) -> bool:
+        """Whether it came in the very moment of giving up."""
+        if turn.done() and not turn.cancelled():
+            return True
+        with suppress(ValueError):
+            self._waiting.remove(turn)
+        return False
+
+    def give_back(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken -= 1
+
+
 class Pool:
     """The transports and prepared calls of this process; a provider that changed gets new ones."""
 
@@ -192,24 +235,26 @@ class Pool:
         tls()  # it reads the system's authorities: now, and not while the first request waits
         self._engines: dict[str, Engine] = {}
         self._calls: dict[Provider, dict[tuple[str, tuple[tuple[str, str], ...]], Call]] = {}
-        self._busy: dict[int, int] = {}
+        self._places: dict[int, _Places] = {}
 
     async def close(self) -> None:
         for engine in self._engines.values():
             await engine.aclose()
         self._engines.clear()
 
-    def enter(self, provider: Provider) -> None:
-        """Take one of the provider's places in this process. Raises `ProviderFault` (busy) where none is free."""
+    async def enter(self, provider: Provider, patience: float) -> None:
+        """Take one of the provider's places in this process; wait so many seconds for one.
+
+        Raises `ProviderFault` (busy).
+        """
         if provider.max_concurrency:
-            busy = self._busy.get(provider.id, 0)
-            if busy >= provider.max_concurrency:
+            places = self._places.setdefault(provider.id, _Places())
+            if not await places.take(max(1, provider.max_concurrency // settings.WORKERS), patience):
                 raise ProviderFault("busy", f"its bound of {provider.max_concurrency} concurrent requests is reached.")
-            self._busy[provider.id] = busy + 1
 
     def leave(self, provider: Provider) -> None:
         if provider.max_concurrency:
-            self._busy[provider.id] -= 1
+            self._places[provider.id].give_back()
 
     def engine(self, provider: Provider) -> Engine | Seam:
         if self._seam is not None:
@@ -291,13 +336,18 @@ class Upstream:
         await self._source.close()
 
 
-async def open_upstream(pool: Pool, provider: Provider, question: Question, timer: Timer) -> Upstream:
-    """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken)."""
+async def open_upstream(
+    pool: Pool, provider: Provider, question: Question, timer: Timer, seconds: float | None = None
+) -> Upstream:
+    """Send the request; returns once the status is there. Raises `ProviderFault` (connect, timeout, broken).
+
+    `seconds`: for all of the answer; None: the provider's total.
+    """
     try:
         call, engine = pool.call(provider, question.path, question.headers), pool.engine(provider)
     except (ValueError, httpx.InvalidURL) as error:
         raise ProviderFault("connect", "the provider's address is not valid.") from error
-    timer.limit(provider.total_timeout)
+    timer.limit(provider.total_timeout if seconds is None else seconds)
     timer.wait(provider.first_byte_timeout)
     try:
         source = await engine.ask(call, question)

@@ -1,7 +1,7 @@
 """Rows of usage: what the journal's lines are made of, and how they get into the database.
 
-A row, its part of the sums, and its charge are stored in one transaction, keyed by request id, so that a replay changes
-nothing. Called by `journal`; `exchange` fills the records.
+A row, its part of the sums and of the uptime, and its charge are stored in one transaction, keyed by request id, so
+that a replay changes nothing. Called by `journal`; `exchange` fills the records.
 """
 
 import functools
@@ -17,7 +17,7 @@ from django.db import DataError, IntegrityError, transaction
 from accounts import bulk, credits, keys
 from accounts.credits import Charge
 from accounts.usd import PICO, usd
-from proxy import rollups
+from proxy import rollups, uptime
 from proxy.counters import database
 from proxy.counters.base import Amounts, Store
 from proxy.models import UsageRecord
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MOST_LOSSES = 1000  # characters: some of the names are fields that a client has made up
 _MOST = 2**31 - 1  # that an integer column holds
 # That this row can never be stored: an overflow in Python's adapters, a value that the column does not take.
-_REFUSED = (DataError, IntegrityError, ValueError, OverflowError, ArithmeticError)
+_REFUSED = (DataError, IntegrityError, ValueError, OverflowError, ArithmeticError, msgspec.MsgspecError)
 
 
 class Attempt(msgspec.Struct, omit_defaults=True):
@@ -149,7 +149,9 @@ _COLUMNS = {  # and PostgreSQL's types
     "attempts": "jsonb",
     "client": "text",
 }
-_SUMMED = itemgetter(*(list(_COLUMNS).index(name) for name in rollups.COLUMNS))
+_SUMMED, _TRIED = (
+    itemgetter(*(list(_COLUMNS).index(name) for name in names)) for names in (rollups.COLUMNS, uptime.COLUMNS)
+)
 
 
 def land(records: Sequence[Record], counters: Store) -> None:
@@ -186,6 +188,7 @@ def store(records: Sequence[Record]) -> Amounts:
     with transaction.atomic():
         new = bulk.insert_new(_TABLE, _COLUMNS, rows)
         rollups.add(_SUMMED(row) for row in rows if row[0] in new)
+        uptime.add(_TRIED(row) for row in rows if row[0] in new)
         charges = [charge for each in wanted.values() if each.request_id in new and (charge := _charge(each))]
         amounts = credits.charge(charges, funds)
         keys.touch(_used(records))

@@ -222,10 +222,16 @@ class Gateway:
         return [_in_usd(_like_postgresql(row)) for row in rows]
 
     def usage_row(self, request_id: str, seconds: float = 10) -> dict[str, Any]:
-        """The one row of this request, once the journal has been carried over."""
+        """The one row of this request, once the journal has been carried over. `request_id`: as an answer has it."""
+        request_id = internal(request_id)
         found = wait_for(lambda: [row for row in self.usage_rows() if row["request_id"] == request_id], seconds)
         assert len(found) == 1, f"{len(found)} rows for {request_id}"
         return dict(found[0])
+
+
+def internal(request_id: str) -> str:
+    """As rows have it: what an answer shows also carries the route."""
+    return "_".join(request_id.split("_")[:2])
 
 
 def _key_words(**options: object) -> list[str]:

@@ -16,6 +16,7 @@ Pricer = Callable[[Usage], dict[str, bytes]]
 """The members that an answer's `usage` gains: name → JSON."""
 
 
+MOST_HELD = 512 * 1024  # bytes of events that open a stream: of Responses they hold the client's instructions, twice
 MOST_CHOICES = 1_000_000  # more than any provider gives, and few enough to reckon with
 
 
@@ -139,9 +140,11 @@ def prompt_side(usage: Usage | None) -> Usage | None:
 class Stream(Protocol):
     """One streamed answer on its way to the client: `feed` the provider's bytes, send what comes back, then `close`.
 
-    `events`: how many go to the client. `over`: nothing more is to be fed. `finished`: only the format's goodbye is
-    missing. `complete`: the answer came to its end. `error`: the provider's error object; its event is in what `feed`
-    gave. `broken`: why no further byte can be trusted. `fail`: the end, where the gateway must give up.
+    `begun`: something of the answer itself has been given out: what the model said, thought or called, or why it ended.
+    Until then another route can still answer, and what opens a stream is held back, up to `MOST_HELD`: with more than
+    that it has begun, too. `over`: nothing more is to be fed. `finished`: only the format's goodbye is missing.
+    `complete`: the answer came to its end. `error`: the provider's error object; its event is in what `feed` gave.
+    `broken`: why no further byte can be trusted. `fail`: the end, where the gateway must give up.
 
     `usage`: the provider's count of what it has said; None until it counts more than the prompt. `prompt_usage`: the
     prompt's side of it, as far as it is known; its completion is 0. `said`: how many characters `text` has by now.
@@ -150,7 +153,7 @@ class Stream(Protocol):
     """
 
     @property
-    def events(self) -> int: ...
+    def begun(self) -> bool: ...
     @property
     def finished(self) -> bool: ...
     @property

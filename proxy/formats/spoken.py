@@ -32,6 +32,23 @@ _ENDS_BESIDE = (
 )
 
 
+_NAMES = frozenset({"channel", "encrypted_content", "format", "id", "index", "phase", "role", "status", "type"})
+
+
+def has_words(found: Any) -> bool:
+    """Whether this piece of an answer holds any of it, and does not only say what is about to come."""
+    left = [found]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += [more for name, more in one.items() if name not in _NAMES]
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, str) and one:
+            return True
+    return False
+
+
 def unknown(found: Any) -> str:
     """All strings in what a vendor has invented, each once: some say the same under two names."""
     said: dict[str, None] = {}

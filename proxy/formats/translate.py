@@ -6,7 +6,7 @@ Plain: the whole answer is read, and written anew. Streamed: each piece becomes 
 from io import StringIO
 from typing import Any
 
-from proxy.formats.base import Ask, Client, Error, Format, Relayed, StreamReader, StreamWriter, prompt_side
+from proxy.formats.base import MOST_HELD, Ask, Client, Error, Format, Relayed, StreamReader, StreamWriter, prompt_side
 from proxy.formats.canonical import (
     LENGTH,
     Answer,
@@ -21,7 +21,6 @@ from proxy.formats.canonical import (
     PartEnd,
     PartStart,
     Refusal,
-    Start,
     Text,
     Thinking,
     ToolCall,
@@ -29,7 +28,7 @@ from proxy.formats.canonical import (
     UsageSeen,
     body,
 )
-from proxy.formats.spoken import media, sealed, unknown
+from proxy.formats.spoken import has_words, media, sealed, unknown
 
 
 def translate_answer(theirs: Format, ours: Client, data: bytes, ask: Ask) -> Relayed:
@@ -66,14 +65,23 @@ def _words(part: Part) -> str:
     return getattr(part, "name", "") + body(part)
 
 
+def _has_content(event: Event) -> bool:
+    match event:
+        case PartStart(part=Text() | Refusal() | Thinking() | Media() as part):
+            return bool(part.signature or has_words([getattr(part, name, "") for name in _SAID]))
+        case PartDelta():
+            return bool(event.text or event.transcript or event.citation)
+        case PartEnd():
+            return bool(event.signature)
+    return isinstance(event, PartStart | Finish)
+
+
+_SAID = ("text", "data", "url", "file_id", "transcript")
 _DRAWN_ELSEWHERE = frozenset({"openai_responses"})  # by a model that is billed by itself
 
 
 class TranslatedStream:
-    """A `base.Stream` between two formats.
-
-    What opens the stream is held until there is content: until then another route can still answer.
-    """
+    """A `base.Stream` between two formats."""
 
     __slots__ = (
         "_ask",
@@ -84,12 +92,14 @@ class TranslatedStream:
         "_ended",
         "_media",
         "_open",
+        "_opening",
         "_prompt",
         "_reader",
+        "_says",
         "_text",
         "_writer",
+        "begun",
         "error",
-        "events",
         "usage",
     )
 
@@ -105,7 +115,9 @@ class TranslatedStream:
         self._media: set[tuple[int, int]] = set()
         self._closed = False
         self._ended = False
-        self.events = 0
+        self._opening = 0  # bytes before the answer has begun
+        self._says = False  # there is something of the answer, which the writer may not have given out yet
+        self.begun = False
         self._prompt: Usage | None = None
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
@@ -195,8 +207,16 @@ class TranslatedStream:
                 return b""
             case End():
                 self._ended = True
-        self.events += not isinstance(event, Start | UsageSeen | End)  # an answer without any content is none
-        return self._writer.send(event)
+        out = self._writer.send(event)
+        if not self.begun:
+            self._look(event, out)
+        return out
+
+    def _look(self, event: Event, out: bytes) -> None:
+        """For the answer's beginning: what the client's format cannot say is none."""
+        self._opening += len(out)
+        self._says = self._says or _has_content(event)
+        self.begun = bool(out) and (self._says or self._opening > MOST_HELD)
 
     def _end(self, event: PartEnd) -> None:
         part, began = self._open.pop((event.choice, event.index), None), self._began.pop((event.choice, event.index), 0)

@@ -163,6 +163,8 @@ def check_stream(name: str, before: bytes, after: bytes, *, asked: bool, counted
     """`asked`: the client of a chat stream wants the chunk with the usage. Raises `Changed`."""
     theirs = [event for event in _until_end(before) if not _held_back(name, event[1], asked)]
     ours = list(_until_end(after))
+    if name == "chat" and len(ours) == len(theirs) + 1 and ours[-1][1] == "[DONE]":
+        ours.pop()  # clients wait for it, where the provider has left it out
     if len(theirs) != len(ours):
         raise Changed(f"{len(theirs)} → {len(ours)} events; the last: {ours[-1:]}")
     priced, uses = 0, 0

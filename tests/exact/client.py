@@ -11,6 +11,7 @@ from typing import Any
 import httptools
 
 from tests.exact.provider import Script, said
+from tests.gateway import internal
 from tests.processes import HOST
 
 PATH = "/v1/chat/completions"
@@ -64,7 +65,7 @@ class Seen:
 
     @property
     def request_id(self) -> str:
-        return self.headers.get("x-request-id", "")
+        return internal(self.headers.get("x-request-id", ""))
 
     @property
     def whole(self) -> bool:

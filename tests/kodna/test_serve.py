@@ -14,7 +14,7 @@ import pytest
 
 from kodna import serve
 from tests.conftest import MakeGateway
-from tests.gateway import Gateway, catalog, model, provider
+from tests.gateway import Gateway, catalog, internal, model, provider
 from tests.processes import HOST, wait_for
 from tests.upstreams import Upstream, chat_stream, completion
 
@@ -80,7 +80,7 @@ def test_workers_flush_at_their_end(make_gateway: MakeGateway) -> None:
         gateway.start()
         body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
         with gateway.client(key) as client:
-            request_ids = {client.post(CHAT, json=body).headers["x-request-id"] for _ in range(5)}
+            request_ids = {internal(client.post(CHAT, json=body).headers["x-request-id"]) for _ in range(5)}
         assert not gateway.usage_rows()
         gateway.stop()
     assert {row["request_id"] for row in gateway.usage_rows()} == request_ids
@@ -106,7 +106,7 @@ class Reader(threading.Thread):
     def run(self) -> None:
         body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
         with self._gateway.client(self._key) as client, client.stream("POST", CHAT, json=body) as answer:
-            self.request_id = answer.headers["x-request-id"]
+            self.request_id = internal(answer.headers["x-request-id"])
             try:
                 for piece in answer.iter_text():
                     self.text += piece

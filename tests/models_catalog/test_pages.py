@@ -181,7 +181,7 @@ def test_vendors_and_models_stand_in_their_order(client: Client, provider: Provi
 def test_two_vendors_of_one_slugified_name_have_anchors_of_their_own(client: Client, provider: Provider) -> None:
     add("one", provider, "モデル")
     add("two", provider, "模型")
-    anchors = re.findall(r'<section class="vendor" id="([^"]+)"', text(client))
+    anchors = re.findall(r'<section class="vendor" id="(vendor-[^"]+)"', text(client))
     assert len(set(anchors)) == 2
 
 

@@ -22,8 +22,10 @@ from proxy.asgi import Application
 from proxy.background import Background, Tables
 from proxy.counters.memory import Memory as Counters
 from proxy.exchange import Gateway
+from proxy.health import Health
 from proxy.held import Held, Memory
 from proxy.journal import Journal
+from proxy.sessions import Sessions
 from proxy.status import Status
 from proxy.upstream import Pool
 from proxy.usage import Record
@@ -126,7 +128,10 @@ class Inside:
         self.tables = tables(catalog, *(known or ((TEXT, KEY),)), anonymous=anonymous)
         self.held = Held(Memory(1_000_000, 60), 100_000)
         self.background = Background("never started", [])
-        self.gateway = Gateway(self.tables, self.journal, Admission(self.counters), pool, self.held)
+        self.health, self.sessions = Health(), Sessions("")
+        self.gateway = Gateway(
+            *(self.tables, self.journal, Admission(self.counters), pool, self.held), self.health, self.sessions
+        )
         self.application = Application(self.gateway, Status(self.tables, self.journal, [self.background], lambda: ""))
 
     async def post(self, body: Any = None, path: str = CHAT, key: str = TEXT, **more: Any) -> Answer:

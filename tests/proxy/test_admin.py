@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 from decimal import Decimal
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from accounts import credits
 from accounts.models import Account
-from proxy import admin
+from proxy import admin, request_ids
 from proxy.models import UsageRecord
 
 USAGE = "/admin/proxy/usagerecord/"
@@ -131,14 +132,49 @@ def test_pages_go_on_without_a_count(admin_client, monkeypatch):
 
 
 def test_one_request(admin_client):
-    tried = [{"provider": "openai", "status": 503, "error": "<busy>"}, {"provider": "local", "ms": 12.5}]
+    tried = [{"provider": "openai", "status": 503, "reason": "<busy>"}, {"provider": "local", "ms": 12.5}]
     row = record(attempts=tried, first_token_ms=350.04, upstream_model="gpt-x-2026")
     page = text_of(admin_client, f"{row.pk}/change/")
-    for words in ("req_1", "0.000123456789", "350.0 ms", "gpt-x-2026", "<td>503</td>", "&lt;busy&gt;", "<td>12.5</td>"):
+    for words in ("req_1", "0.000123456789", "350.0 ms", "gpt-x-2026", ">503</td>", "&lt;busy&gt;", ">12 ms</td>"):
         assert words in page
     assert "/admin/accounts/apikey/7/change/" in page
     assert ">Requests<" in re.sub(r"\s+", "", page)
     assert "Req_1" not in page, "an ID is copied as it is"
+
+
+TRIES = [
+    {"provider": "openai", "credential": "second", "model": "m", "ms": 500, "reason": "timeout", "at": 0.5},
+    {"provider": "local", "model": "m", "ms": 12.5, "at": 500.5},
+]
+
+
+def test_a_request_unfolds_to_its_attempts(admin_client):
+    record(1, attempts=TRIES, provider="local")
+    record(2, attempts=TRIES[1:], provider="local")
+    page = text_of(admin_client)
+    assert page.count("<summary>2 tries</summary>") == page.count('class="kd-unfolded"') == 1
+    for words in ("did not answer in time", "<small>second</small>", "+500 ms", ">500 ms</td>"):
+        assert words in page
+
+
+def test_rows_that_unfold_ask_nothing_more(admin_client):
+    record(0, attempts=TRIES)
+    with CaptureQueriesContext(connection) as few:
+        text_of(admin_client)
+    for number in range(1, 30):
+        record(number, attempts=TRIES)
+    with CaptureQueriesContext(connection) as many:
+        text_of(admin_client)
+    assert len(many) == len(few)
+
+
+def test_a_request_is_found_by_the_id_that_its_answer_had(admin_client):
+    inside = request_ids.new()
+    row = record()
+    UsageRecord.objects.filter(pk=row.pk).update(request_id=inside)
+    for shown in (request_ids.carrying(inside, 1, 2), inside, f" {inside} "):
+        assert f"{USAGE}{row.pk}/change/" in text_of(admin_client, f"?{urlencode({'q': shown})}")
+    assert f"{USAGE}{row.pk}/change/" not in text_of(admin_client, f"?q={request_ids.new()}")
 
 
 def test_what_a_request_has_lost(admin_client):

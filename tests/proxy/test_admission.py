@@ -305,7 +305,7 @@ async def test_who_leaves_while_the_prompt_is_counted_holds_nothing(monkeypatch:
         counting.set()
         return await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr("proxy.admission._tokens", count)
+    monkeypatch.setattr("proxy.admission.prompt_of", count)
     asking = asyncio.create_task(admit(memory, of=LONG, stream=True))
     await counting.wait()
     assert memory._funds["a3"].held
@@ -435,8 +435,8 @@ async def test_a_client_that_leaves_gives_the_place_back(tmp_path: Path) -> None
 
 def falling(folder: Path, *replies: Any, key: Key = PREPAID, **fallback: Any) -> Inside:
     """The model `m` falls back on `n`."""
-    catalog = snapshot(model("m", provider("first"), fallbacks=("n",)), model("n", provider("second"), **fallback))
-    house = Inside(folder, catalog, Pool(MockUpstream(*replies).transport), (TEXT, key))
+    first, second = model("m", provider("first"), fallbacks=("n",), attempts=1), model("n", provider("second"), **fallback)
+    house = Inside(folder, snapshot(first, second), Pool(MockUpstream(*replies).transport), (TEXT, key))
     house.counters.learn({"a3": (1, DOLLAR)})
     return house
 

@@ -14,9 +14,8 @@ from django.db import OperationalError
 
 from accounts import keys
 from accounts.models import ApiKey
-from proxy import api, reports
+from proxy import api, reports, request_ids
 from proxy.counters.base import Wish
-from proxy.exchange import new_request_id
 from proxy.models import UsageQuarter
 from tests.own_api import Gateway, ask, carry, connections_kept, new_key, request_id, row
 from tests.proxy.sums import sum_days
@@ -113,6 +112,13 @@ def test_a_receipt():
     row(key, model="m")
     answer = ask(RECEIPTS + request_id(), text)
     assert (answer.status, answer.json["id"], answer.json["model"]) == (200, request_id(), "m")
+
+
+def test_a_receipt_by_the_id_that_the_answer_showed():
+    key, text = new_key()
+    row(key)
+    answer = ask(RECEIPTS + request_ids.carrying(request_id(), 3, 77), text)
+    assert (answer.status, answer.json["id"]) == (200, request_id())
 
 
 def test_no_receipt_of_others():
@@ -330,6 +336,6 @@ async def test_a_few_at_once(monkeypatch):
 
 
 def test_the_clock_of_an_id_is_ours():
-    named = api.REQUEST_ID.fullmatch(new_request_id())
+    named = api.REQUEST_ID.fullmatch(request_ids.new())
     assert named is not None
     assert abs(time.time() - int(named[1], 16) / 1000) < 5

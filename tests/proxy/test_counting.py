@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from models_catalog.snapshot import Snapshot
+from proxy import counting
 from proxy.upstream import Pool
 from tests.proxy.inside import KEY, TEXT, Inside, model, provider, snapshot
 from tests.upstreams import JSON_HEADERS, MockUpstream, Reply, error_reply, json_reply
@@ -107,10 +108,11 @@ async def test_what_is_no_count(tmp_path: Path, reply: Reply) -> None:
     assert b"sk-upstream-secret" not in answer.body
 
 
-async def test_a_busy_provider_does_not_count(tmp_path: Path) -> None:
+async def test_a_busy_provider_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = replace(CLAUDE, max_concurrency=1)
     inside, mock = house(tmp_path, snapshot(model("m", busy)), json_reply({"input_tokens": 17}))
-    inside.gateway.pool.enter(busy)
+    await inside.gateway.pool.enter(busy, 1)
+    monkeypatch.setattr(counting, "PATIENCE", 0.01)
     assert (await inside.post(ASKED, MESSAGES)).status == 503
     inside.gateway.pool.leave(busy)
     assert (await inside.post(ASKED, MESSAGES)).status == 200

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from proxy import exchange as module
-from proxy import timer
-from proxy.exchange import new_request_id
+from proxy import request_ids, timer
 from proxy.formats import openai_chat
 from proxy.ingress import Asked
 from proxy.relay import relay
@@ -33,7 +32,7 @@ async def test_it_works(tmp_path: Path) -> None:
     gateway = house(tmp_path, completion(prompt=10, completion=5, cached=4, reasoning=2))
     answer = await gateway.post(headers=[(b"user-agent", b"OpenAI/Python 2.1")])
     record = gateway.record
-    assert record.request_id == answer.headers["x-request-id"]
+    assert record.request_id == request_ids.internal(answer.headers["x-request-id"])
     assert (record.key_id, record.key_prefix, record.key_name) == (7, KEY.prefix, "mine")
     assert (record.account_id, record.account, record.client) == (3, "tests", "OpenAI/Python 2.1")
     assert (record.requested_model, record.model, record.provider, record.upstream_model) == (
@@ -147,7 +146,7 @@ async def test_a_refusal(tmp_path: Path, body: Any, status: int, code: str) -> N
     answer = await gateway.post(body)
     record = gateway.record
     assert (answer.status, record.status, record.outcome, record.error_code) == (status, status, "refused", code)
-    assert record.request_id == answer.headers["x-request-id"]
+    assert record.request_id == request_ids.internal(answer.headers["x-request-id"])
     assert (record.provider, record.attempts, record.cost) == ("", [], None)
 
 
@@ -252,7 +251,7 @@ async def test_a_client_that_leaves_while_the_last_route_fails(tmp_path: Path) -
 
 def paying(folder: Path, monkeypatch: pytest.MonkeyPatch, *replies: Any) -> tuple[Inside, asyncio.Event]:
     """Its second question to the store has no answer; as it is asked, the event is set. `m` falls back on `n`."""
-    catalog = snapshot(model("m", provider("first"), fallbacks=("n",)), model("n", provider("second")))
+    catalog = snapshot(model("m", provider("first"), fallbacks=("n",), attempts=1), model("n", provider("second")))
     gateway = Inside(folder, catalog, Pool(MockUpstream(*replies).transport), (TEXT, replace(KEY, billing="prepaid")))
     gateway.counters.learn({"a3": (1, 10**9)})
     asked = asyncio.Event()
@@ -315,7 +314,7 @@ async def test_the_server_stops(tmp_path: Path) -> None:
 
 def test_request_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "time_ns", iter([10**18, 2 * 10**18]).__next__)
-    first, second = new_request_id(), new_request_id()
+    first, second = request_ids.new(), request_ids.new()
     assert first < second
     assert len(first) == len("req_") + 32
 

@@ -145,6 +145,105 @@ def test_an_error_in_a_200(said: dict[str, Any], status: int, kind: str) -> None
     assert told["message"]
 
 
+# --- what another model or provider may do better --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [  # OpenAI, Anthropic, Gemini, Vertex, Azure, DeepSeek, Cohere, Ollama, Venice, Mistral, OpenRouter
+        (404, "The model `x` does not exist or you do not have access to it.", "model_not_found"),
+        (400, "The requested model 'x' does not exist.", "model_not_found"),
+        (404, "The model `x` has been deprecated, learn more here", "model_not_found"),
+        (404, "model: claude-x", None),
+        (404, "models/x is not found for API version v1beta, or is not supported for generateContent.", "404"),
+        (404, "Publisher Model `projects/p/models/x` not found.", None),
+        (404, "The API deployment for this resource does not exist.", "DeploymentNotFound"),
+        (400, "The supported API model names are a or b, but you passed x.", "invalid_request_error"),
+        (404, "model 'x' was removed on September 15, 2025.", None),
+        (404, "model 'x:latest' not found", None),
+        (404, "Specified model not found: x. Did you mean: y?", None),
+        (400, "Invalid model: x", "1500"),
+        (400, "x is not a valid model ID", "400"),
+        (400, "Model Not Exist", "invalid_request_error"),
+    ],
+)
+def test_a_provider_that_does_not_have_the_model(status: int, message: str, code: str | None) -> None:
+    found = fault(status, error(message, code=code))
+    assert isinstance(found, ProviderFault)
+    assert (found.status, found.is_credential) == (status, False)
+    assert to_client(found)[0] == 502
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        "This model does not support effort level 'xhigh'.",
+        "Logprobs are not enabled for this model",
+        "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+        "No tool output found for tool call call-a.",
+    ],
+)
+def test_a_model_that_is_there_but_cannot_do_it(message: str) -> None:
+    assert isinstance(fault(400, error(message)), ProviderRefusal)
+
+
+def test_words_that_a_client_may_have_put_there_say_nothing_of_health() -> None:
+    """Or a few requests with an odd role would take a route, or a credential, away from everybody."""
+    for message in ("Invalid value: 'model x not found'.", "Invalid value: 'api key'."):
+        found = fault(400, error(message, code="invalid_value"))
+        assert isinstance(found, ProviderFault)
+        assert not found.is_sure
+    for sure in (fault(400, error("no", code="API_KEY_INVALID")), fault(404, error("model: x")), fault(401)):
+        assert isinstance(sure, ProviderFault)
+        assert sure.is_sure
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        error("File 'file-1' not found.", param="file_id"),
+        error("Item with id 'rs_1' not found."),
+        error("No such thing.", param="input[0].file_id"),
+    ],
+)
+def test_a_404_about_what_the_request_names(said: dict[str, Any]) -> None:
+    assert to_client(fault(404, said))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [  # OpenAI, DeepSeek and OpenRouter, Anthropic, Vertex, Cohere, Perplexity, llama.cpp
+        (400, "Your input exceeds the context window of this model.", "context_length_exceeded"),
+        (400, "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens", "400"),
+        (400, "prompt is too long: 210000 tokens > 200000 maximum", None),
+        (400, "The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).", None),
+        (400, "too many tokens: size limit exceeded by 5 tokens.", "TOO_MANY_TOKENS"),
+        (400, "The total length of all messages is too long.", "too_many_prompt_tokens"),
+        (400, "the request exceeds the available context size. try increasing it", "exceed_context_size_error"),
+    ],
+)
+def test_a_prompt_that_is_too_long(status: int, message: str, code: str | None) -> None:
+    found = fault(status, error(message, code=code))
+    assert isinstance(found, ProviderRefusal)
+    assert found.is_too_long
+    assert to_client(found)[1]["message"] == message
+
+
+def test_what_was_moderated_is_the_requests_own_fault() -> None:
+    words = "Your chosen model requires moderation and your input was flagged."
+    assert to_client(fault(403, error(words, code=403)))[0] == 403
+    assert to_client(fault(403, error("Forbidden")))[0] == 502
+
+
+def test_an_account_without_credit_there() -> None:
+    """It is the gateway's: the client is not to be told of a rate limit, and need not try again."""
+    found = fault(429, error("You exceeded your current quota.", code="insufficient_quota"), retry="3")
+    assert isinstance(found, ProviderFault)
+    assert (found.is_credential, found.may_be_repeated) == (True, False)
+    assert to_client(found)[0] == 502
+
+
 SECRETS = [SECRET, HEADER, HEADER.partition(" ")[2]]
 
 

@@ -5,7 +5,7 @@ import ipaddress
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -18,9 +18,10 @@ import pytest
 from pytest_django import Settings
 
 from accounts import keys
-from proxy import ingress
-from proxy.formats import openai_chat
-from proxy.ingress import Asked
+from proxy import errors, ingress
+from proxy.formats import anthropic_messages, openai_chat
+from proxy.formats.base import Client
+from proxy.ingress import Asked, Envelope
 from proxy.upstream import Pool
 from tests.conftest import MakeGateway
 from tests.gateway import Gateway, catalog, model, provider
@@ -283,6 +284,119 @@ def test_the_envelope() -> None:
     )
     assert (found.model, found.stream) == ("m", True)
     assert (found.groups, found.models, found.bounds) == (("a",), ("x",), {"max_completion_tokens": 5})
+
+
+# --- what names a conversation ---------------------------------------------------------------------------------------
+
+# As Claude Code has written it until its 2.1.86, and since: https://github.com/coder/aibridge/pull/241
+OLD_CLAUDE = "user_0123_account__session_57a121ec-f78c-48c3-a745-e3036a3ecc33"
+CLAUDE = json.dumps({"device_id": "0123", "account_uuid": "", "session_id": "54c1eb09"})
+
+
+def envelope(form: Client, members: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> Envelope:
+    body = {"model": "m", "messages": HELLO, **({"max_tokens": 5} if form is anthropic_messages else {}), **members}
+    found = ingress.read_envelope(json.dumps(body).encode(), Asked(form))
+    ingress.read_headers(found, {"headers": headers}, strict=False)
+    return found
+
+
+def session(members: Mapping[str, Any], *headers: tuple[bytes, bytes], form: Client = openai_chat) -> bytes:
+    return envelope(form, members, *headers).session
+
+
+@pytest.mark.parametrize("field", ["session_id", "litellm_session_id", "prompt_cache_key"])
+def test_a_field_names_the_conversation(field: str) -> None:
+    assert session({field: "chat 1"}) == b"chat 1"
+    for other in ("", None, 1, ["chat 1"], {"id": "chat 1"}, True):
+        assert session({field: other}) == b"", "it is the vendor's field"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-session-id", "x-session-affinity", "x-claude-code-session-id", "session-id", "session_id"),
+        *("x-litellm-session-id", "x-openwebui-chat-id"),
+    ],
+)
+def test_a_header_names_the_conversation(name: str) -> None:
+    assert session({}, (b"x-other", b"x"), (name.encode(), b" chat 1 ")) == b"chat 1"
+    assert session({}, (name.encode(), b"")) == b""
+    assert session({"metadata": {}}, (name.encode(), b"chat 1")) == b"chat 1"
+
+
+@pytest.mark.parametrize("user", [CLAUDE, OLD_CLAUDE])
+def test_claude_code_names_its_session(user: str) -> None:
+    found = session({"metadata": {"other": [1], "user_id": user}}, form=anthropic_messages)
+    assert found.decode() == json.dumps(user)[1:-1]
+    assert session({"metadata": {"user_id": user}}) == b"", "elsewhere this is a tag of the client's own"
+
+
+@pytest.mark.parametrize("metadata", [None, 5, "x", [], {}, {"user_id": 5}, {"user_id": None}, {"user_id": ["x"]}])
+def test_metadata_without_a_name(metadata: object) -> None:
+    assert session({"metadata": metadata}, form=anthropic_messages) == b""
+
+
+def test_metadata_at_the_bound_of_depth() -> None:
+    """What the body's reader has just let pass never fails here."""
+    for depth in range(900, 1100):
+        deep = b"[" * depth + b"]" * depth
+        body = (
+            b'{"max_tokens":5,"messages":[{"role":"user","content":"x"}],"metadata":{"user_id":"x","deep":%b}}' % deep
+        )
+        try:
+            found = ingress.read_envelope(body, Asked(anthropic_messages))
+        except errors.InvalidJson:
+            continue
+        ingress.read_headers(found, {"headers": []}, strict=False)
+        assert found.session == b"x"
+
+
+def test_the_most_specific_name_counts() -> None:
+    headers = [(b"session-id", b"5"), (b"x-session-affinity", b"4"), (b"x-session-id", b"3")]
+    body = {"session_id": "1", "litellm_session_id": "2", "prompt_cache_key": "6", "metadata": {"session_id": "7"}}
+    for expected in (b"1", b"2"):
+        assert session(body, *headers) == expected
+        del body[next(iter(body))]
+    while headers:
+        assert session(body, *headers) == headers.pop()[1]
+    for expected in (b"6", b"7"):
+        assert session(body, *headers) == expected
+        del body[next(iter(body))]
+    assert session(body) == b""
+
+
+def test_a_session_is_of_an_account_and_a_model() -> None:
+    found, same = (envelope(openai_chat, {"prompt_cache_key": "chat 1"}) for _ in range(2))
+    other = envelope(openai_chat, {"prompt_cache_key": "chat 2"})
+    stranger = replace(KEY, account_id=KEY.account_id + 1)
+    second = replace(KEY, id=KEY.id + 1)
+    name = ingress.session_name(found, KEY, "m")
+    assert name == ingress.session_name(same, second, "m")
+    names = {name, *(ingress.session_name(found, *of) for of in ((KEY, "n"), (stranger, "m")))}
+    assert len({*names, ingress.session_name(other, KEY, "m")}) == 4
+    assert "chat" not in name
+    assert ingress.session_name(envelope(openai_chat, {}), KEY, "m") == ""
+
+
+async def test_names_go_on_untouched(tmp_path: Path) -> None:
+    mock = MockUpstream()
+    gateway = Inside(tmp_path, snapshot(inside.model("m", inside.provider())), Pool(mock.transport))
+    names = {"session_id": 5, "litellm_session_id": "a", "prompt_cache_key": {"of": "mine"}, "metadata": {"user_id": 7}}
+    body = {"model": "m", "messages": HELLO, **names}
+    assert (await gateway.post(body, headers=[(b"x-session-id", b"chat 1")])).status == 200
+    assert mock.last.json == {**body, "model": "m-there"}
+
+
+def test_the_plan_is_asked_for() -> None:
+    for value, expected in ((b"true", True), (b" True", True), (b"1", False), (b"", False), (b"false", False)):
+        assert envelope(openai_chat, {}, (b"x-kodna-explain", value)).explain is expected
+    assert envelope(openai_chat, {}).explain is False
+
+
+def test_the_previous_request() -> None:
+    assert [envelope(openai_chat, {"previous_request_id": each}).previous for each in ("req_1", "", None)] == [
+        *("req_1", "", "")
+    ]
 
 
 # --- on real sockets -------------------------------------------------------------------------------------------------

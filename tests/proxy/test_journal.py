@@ -20,7 +20,7 @@ from proxy.journal import Journal
 from proxy.upstream import Pool
 from proxy.usage import Record
 from tests.conftest import MakeGateway
-from tests.gateway import Gateway, catalog, model, provider
+from tests.gateway import Gateway, catalog, internal, model, provider
 from tests.processes import wait_for
 from tests.proxy.inside import HELLO, Inside, snapshot
 from tests.proxy.inside import model as inside_model
@@ -327,7 +327,7 @@ class Crowd:
                     while not self._over.is_set():
                         answer = client.post(CHAT, json=body)
                         if answer.status_code == 200 and (not body["stream"] or answer.text.endswith("[DONE]\n\n")):
-                            self.complete.add(answer.headers["x-request-id"])
+                            self.complete.add(internal(answer.headers["x-request-id"]))
             except httpx.TransportError:
                 time.sleep(0.02)
 

@@ -58,16 +58,19 @@ def test_some_origins(settings: Settings) -> None:
 
 def test_who_answers() -> None:
     found = model("ünï", provider("p"))
-    headers = dict(replies.routed(Attempt(found, found.routes[0], 2), "the alias", 5))
+    headers = dict(replies.routed(Attempt(found, found.routes[0], 2), "the alias", 5, "moved"))
     assert headers == {
         b"x-kodna-model": b"%C3%BCn%C3%AF",
         b"x-kodna-provider": b"p",
         b"x-kodna-fallback": b"true",
         b"x-kodna-alias": b"the alias",
         b"x-kodna-fallback-layer": b"2",
+        b"x-kodna-previous": b"moved",
         b"x-kodna-max-tokens": b"5",
     }
-    assert b"x-kodna-fallback-layer" not in dict(replies.routed(Attempt(found, found.routes[0], 0), "", None))
+    assert set(headers) <= set(dict(replies.cors(scope(origin="x")))[b"access-control-expose-headers"].split(b", "))
+    plain = dict(replies.routed(Attempt(found, found.routes[0], 0), "", None))
+    assert plain.keys().isdisjoint({b"x-kodna-fallback-layer", b"x-kodna-previous"})
 
 
 async def test_an_answer_without_content() -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from models_catalog.snapshot import Provider
+from proxy import relay
 from proxy import upstream as module
 from proxy.errors import ProviderFault
 from proxy.timer import Timer
@@ -338,6 +340,13 @@ async def test_what_is_no_address(url: str) -> None:
 # --- a provider's bound -----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "QUEUE", 0.02)
+    monkeypatch.setattr(relay, "LONG_QUEUE", 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
 async def test_no_more_at_once_than_the_provider_takes(tmp_path: Path, upstream: FakeProvider) -> None:
     upstream.answers(Reply(completion().pieces, headers=JSON_HEADERS, wait=0.2))
     async with new_pool() as pool:
@@ -352,6 +361,7 @@ async def test_no_more_at_once_than_the_provider_takes(tmp_path: Path, upstream:
         assert (await inside.post()).status == 200  # the places were given back
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_busy_provider_gives_way_to_the_next(tmp_path: Path, upstream: FakeProvider) -> None:
     upstream.answers(Reply(completion().pieces, headers=JSON_HEADERS, wait=0.1))
     async with new_pool() as pool:
@@ -360,6 +370,57 @@ async def test_a_busy_provider_gives_way_to_the_next(tmp_path: Path, upstream: F
         inside = Inside(tmp_path, snapshot(model("m", first, second)), pool)
         answers = await asyncio.gather(*(inside.post() for _ in range(3)))
     assert sorted(answer.headers["x-kodna-provider"] for answer in answers) == ["first", "second", "second"]
+
+
+async def test_who_waits_for_a_place_gets_one(tmp_path: Path, upstream: FakeProvider) -> None:
+    upstream.answers(Reply(completion().pieces, headers=JSON_HEADERS, wait=0.05))
+    async with new_pool() as pool:
+        inside = Inside(tmp_path, snapshot(model("m", provider(base_url=upstream.base_url, max_concurrency=2))), pool)
+        answers = await asyncio.gather(*(inside.post() for _ in range(6)))
+    assert [answer.status for answer in answers] == [200] * 6
+
+
+async def test_places_are_given_in_turn() -> None:
+    """Not to whoever leaves, nor to whoever has waited for long enough."""
+    pool, narrow, came = Pool(), provider(max_concurrency=1), []
+
+    async def come(name: str, patience: float) -> None:
+        await pool.enter(narrow, patience)
+        came.append(name)
+
+    await come("first", 1)
+    impatient = asyncio.create_task(come("impatient", 0.01))
+    leaving, second, third = (asyncio.create_task(come(name, 5)) for name in ("leaving", "second", "third"))
+    with pytest.raises(ProviderFault, match="concurrent"):
+        await impatient
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    for task in (second, third):
+        pool.leave(narrow)
+        await asyncio.wait_for(task, 1)
+    assert came == ["first", "second", "third"]
+    pool.leave(narrow)
+    await come("fourth", 0)
+
+
+async def test_who_leaves_with_a_place_in_hand_gives_it_on() -> None:
+    pool, narrow = Pool(), provider(max_concurrency=1)
+    await pool.enter(narrow, 1)
+    leaving, next_one = (asyncio.create_task(pool.enter(narrow, 1)) for _ in range(2))
+    await asyncio.sleep(0)
+    pool.leave(narrow)  # to `leaving`, which does not come to take it
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await asyncio.wait_for(next_one, 1)
+
+
+async def test_processes_share_a_providers_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "WORKERS", 3)
+    pool, wide = Pool(), provider(max_concurrency=7)
+    for _ in range(2):
+        await pool.enter(wide, 0)
+    with pytest.raises(ProviderFault, match="7 concurrent"):
+        await pool.enter(wide, 0.01)
 
 
 # --- connections that were kept ---------------------------------------------------------------------------------------

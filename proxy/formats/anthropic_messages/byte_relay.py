@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
+from proxy.formats.base import MOST_HELD, Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import UNREADABLE, count, lax, mended, priced, value
 from proxy.formats.splice import Malformed, Members
-from proxy.formats.spoken import sealed, unknown
+from proxy.formats.spoken import has_words, sealed, unknown
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "anthropic_messages"
@@ -318,9 +318,9 @@ def _write_strings(text: StringIO, *found: Any) -> None:
 
 
 class MessagesStream:
-    """A `base.Stream`. What opens it (`message_start`, pings) is no event yet: another route could still answer.
+    """A `base.Stream`. It is over with `message_stop`, since clients wait for the end of the body; OpenRouter has a
 
-    It is over with `message_stop`, since clients wait for the end of the body; OpenRouter has a `[DONE]` behind that.
+    `[DONE]` behind that.
     """
 
     __slots__ = (
@@ -328,6 +328,7 @@ class MessagesStream:
         "_done",
         "_model",
         "_open",
+        "_opening",
         "_pricer",
         "_ragged",
         "_splitter",
@@ -335,9 +336,9 @@ class MessagesStream:
         "_text",
         "_trails",
         "_usage",
+        "begun",
         "broken",
         "error",
-        "events",
         "finished",
         "usage",
     )
@@ -355,7 +356,8 @@ class MessagesStream:
         self._trails = False  # more comes behind `message_stop`
         self._closed = False
         self._ragged = False  # the last bytes are no whole event
-        self.events = 0
+        self._opening = 0  # bytes of events before the answer has begun
+        self.begun = False
         self.finished = False
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
@@ -429,7 +431,7 @@ class MessagesStream:
 
     def _frame(self, frame: Frame) -> bytes:
         if not frame.data:
-            if not self.events and frame.raw.lstrip()[:1] == b"{":
+            if not self._opening and frame.raw.lstrip()[:1] == b"{":
                 self._plain(frame.raw)
             return frame.raw
         sent = read_event(frame)
@@ -450,12 +452,10 @@ class MessagesStream:
 
     def _note(self, sent: Sent, frame: Frame) -> bytes:
         """Keep what the meter needs; the event comes back, edited where it must be."""
+        self.begun = self.begun or self._begins(sent, frame)
         match sent.type:
             case "content_block_delta":
-                self.events += 1
-                if sent.delta is not None:
-                    self._listen(sent.index, sent.delta, frame)
-                return frame.raw
+                self._listen(sent.index, sent.delta or Delta(), frame)
             case "message_start":
                 return self._start(sent, frame)
             case "message_delta":
@@ -468,12 +468,28 @@ class MessagesStream:
                 if self._text.tell() == began:  # it has not come in deltas
                     self._text.write(given)
             case "error":
-                self.error = read_error(frame.data) or {"message": frame.data.decode(errors="replace")}
+                return self._give_up(frame)
             case "content_block_start" if sent.content_block is not None:
                 _write_block(self._text, sent.content_block)
                 self._open[sent.index] = (self._text.tell(), _input(sent.content_block))
-        self.events += sent.type != "ping"
         return frame.raw
+
+    def _give_up(self, frame: Frame) -> bytes:
+        """The SDKs pass over events without a name."""
+        self.error = read_error(frame.data) or {"message": frame.data.decode(errors="replace")}
+        return frame.raw if frame.name == b"error" else event("error", frame.data)
+
+    def _begins(self, sent: Sent, frame: Frame) -> bool:
+        """Whether this is of the answer itself: an empty block that starts is not."""
+        self._opening += len(frame.raw)
+        match sent.type:
+            case "content_block_start":
+                found = has_words(sent.content_block)
+            case "content_block_delta":
+                found = has_words((value(frame.data) or {}).get("delta"))
+            case _:
+                found = sent.type == "message_delta" and sent.delta is not None and sent.delta.stop_reason is not None
+        return found or self._opening > MOST_HELD
 
     def _listen(self, index: int, said: Delta, frame: Frame) -> None:
         if words := said.text or said.partial_json or said.thinking:
@@ -500,7 +516,6 @@ class MessagesStream:
             return frame.raw
 
     def _end(self, sent: Sent, frame: Frame) -> bytes:
-        self.events += 1
         if sent.delta is not None and sent.delta.stop_reason is not None:
             self.finished = True
         self._count(sent.usage)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Error, Pricer, Relayed, prompt_side
+from proxy.formats.base import MOST_HELD, Error, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.gemini.wire import (
     ARRAY,
@@ -28,7 +28,7 @@ from proxy.formats.gemini.wire import (
     write_usage,
 )
 from proxy.formats.splice import Malformed, Members, append
-from proxy.formats.spoken import media, sealed, unknown
+from proxy.formats.spoken import has_words, media, sealed, unknown
 from proxy.formats.sse import Frame
 
 _EMPTY_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -45,6 +45,7 @@ class GeminiStream:
     __slots__ = (
         "_closed",
         "_counted",
+        "_events",
         "_framing",
         "_half",
         "_id",
@@ -54,13 +55,14 @@ class GeminiStream:
         "_new_end",
         "_old_end",
         "_open",
+        "_opening",
         "_pricer",
         "_text",
         "_unpacker",
         "_usage",
+        "begun",
         "broken",
         "error",
-        "events",
         "finished",
     )
 
@@ -75,7 +77,9 @@ class GeminiStream:
         self._text = StringIO()
         self._closed = False
         self._half = False  # the last event came without its empty line
-        self.events = 0
+        self._events = 0  # that the client has been given
+        self._opening = 0  # bytes of events before the answer has begun
+        self.begun = False
         self.finished = False
         self._id: Any = None  # the answer's, as the provider gave it
         self._metadata: dict[str, Any] | None = None  # the last count
@@ -118,7 +122,7 @@ class GeminiStream:
         out = self._pass([frame for frame in self._unpacker.close() if frame.data])
         self._closed = True
         self._half = self._framing != ARRAY and bool(out) and not out.endswith(_EMPTY_LINES)
-        return out + closing(self._framing, empty=not self.events) if self.complete else out
+        return out + closing(self._framing, empty=not self._events) if self.complete else out
 
     def cut(self, usage: Usage) -> bytes:
         """A last answer with the reason for each candidate that has none, and the usage; then the framing's end."""
@@ -130,11 +134,11 @@ class GeminiStream:
             counted = write_usage(usage, self._pricer(usage))
             found = {"candidates": candidates, "usageMetadata": counted, "modelVersion": self._model}
             named = {"responseId": self._id} if self._id is not None else {}
-            self.events += 1
-            out = framed(msgspec.json.encode({**found, **named}), self._framing, first=self.events == 1)
+            self._events += 1
+            out = framed(msgspec.json.encode({**found, **named}), self._framing, first=self._events == 1)
         self._usage, self._counted = usage, None
         self._closed = self.finished = True
-        return out + closing(self._framing, empty=not self.events)
+        return out + closing(self._framing, empty=not self._events)
 
     def fail(self, error: Error) -> bytes:
         end = self._end_with(error_object(error))
@@ -160,12 +164,23 @@ class GeminiStream:
             return b""
         if chunk.error or (chunk.is_empty and not frame.raw):
             return self._refused(chunk, payload)
+        if not self.begun:
+            self._look(chunk, payload)
         edited = self._edit(payload, chunk)
-        self.events += 1
+        self._events += 1
         if frame.raw and self._framing != ARRAY:
             plain = len(frame.raw) == len(payload) + 10 and frame.raw.endswith(b"\r\n\r\n")
             return b"data: %b\r\n\r\n" % edited if plain else frame.with_data(edited)
-        return framed(edited, self._framing, first=self.events == 1)
+        return framed(edited, self._framing, first=self._events == 1)
+
+    def _look(self, chunk: WireChunk, payload: bytes) -> None:
+        """For the answer's beginning: an answer without parts is none."""
+        self._opening += len(payload)
+        self.begun = bool(chunk.blocked) or self._opening > MOST_HELD
+        for position, candidate in enumerate(chunk.candidates or ()):
+            parts = candidate.content.parts if candidate.content is not None else None
+            said = any(has_words(raw_part(payload, position, number)) for number in range(len(parts or ())))
+            self.begun = self.begun or said or bool(candidate.finish_reason)
 
     def _refused(self, chunk: WireChunk, payload: bytes) -> bytes:
         """An error in the stream, or an answer that is no stream."""
@@ -177,8 +192,8 @@ class GeminiStream:
         return self._end_with(_one(payload))
 
     def _end_with(self, payload: bytes) -> bytes:
-        self.events += 1
-        return framed_error(payload, self._framing, first=self.events == 1)
+        self._events += 1
+        return framed_error(payload, self._framing, first=self._events == 1)
 
     def _edit(self, payload: bytes, chunk: WireChunk) -> bytes:
         """Note what the meter needs; the payload comes back, with the catalog's model and, at the end, the price."""

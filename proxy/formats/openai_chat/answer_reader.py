@@ -42,7 +42,7 @@ from proxy.formats.openai_chat.request_reader import (
     read_detail,
     thinking_text,
 )
-from proxy.formats.openai_chat.wire import FAILURES, NAME, as_error, read_error, read_reason, read_usage
+from proxy.formats.openai_chat.wire import NAME, as_error, failure_of, read_error, read_reason, read_usage
 from proxy.formats.sse import Frame, Splitter
 
 _MOST_CHOICES = 1000  # OpenAI's own limit is 128; a greater index is none
@@ -147,7 +147,7 @@ def read_answer(body: bytes, seed: str, /) -> Answer:
     answer = Answer([], _text(chunk.id), _text(chunk.model), _usage(chunk), _text(chunk.service_tier))
     ids = _Ids(seed)
     for choice in chunk.choices or ():
-        if (error := _failure(choice)) is not None:
+        if (error := failure_of(choice.finish_reason, choice.error)) is not None:
             raise NotAnAnswer("the provider gave up", error)
         answer.choices.append(_plain_choice(choice, chunk, ids))
     if not answer.choices:
@@ -189,16 +189,6 @@ def _reason(choice: _Choice, *, called: bool) -> tuple[str, str, str]:
         if reason == "stop" and isinstance(found, str) and found and found != raw:
             return STOP_SEQUENCE, raw, found
     return reason, raw, ""
-
-
-def _failure(choice: _Choice) -> dict[str, Any] | None:
-    """Why the provider gave the choice up. OpenRouter says it in the choice."""
-    word = choice.finish_reason
-    if choice.error:
-        return as_error(choice.error)
-    if not isinstance(word, str) or word not in FAILURES:
-        return None
-    return {"message": f"The provider gave the answer up: {word}.", "type": "api_error", "code": word}
 
 
 def _text(found: Any) -> str:
@@ -716,7 +706,7 @@ class ChatReader:
                 return state.more(content)
             state.take(delta, choice.logprobs)
         if choice.finish_reason or choice.error:
-            if (error := _failure(choice)) is not None:
+            if (error := failure_of(choice.finish_reason, choice.error)) is not None:
                 out, state.out = state.out, []
                 return out + self._fail(error)
             state.finish = choice

@@ -6,18 +6,29 @@ the client did not ask for is held back. Called through `openai_chat`.
 """
 
 import json
+import re
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
+from proxy.formats.base import MOST_HELD, Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, objects, priced, value
-from proxy.formats.openai_chat.wire import DONE, as_error, error_event, read_error, read_usage, write_usage
+from proxy.formats.openai_chat.wire import (
+    DONE,
+    FAILURES,
+    as_error,
+    error_chunks,
+    error_event,
+    failure_of,
+    read_error,
+    read_usage,
+    write_usage,
+)
 from proxy.formats.splice import Malformed, Members
-from proxy.formats.spoken import media, sealed, unknown
+from proxy.formats.spoken import has_words, media, sealed, unknown
 from proxy.formats.sse import Frame, Splitter
 
 
@@ -25,6 +36,7 @@ class _Choice(msgspec.Struct, gc=False):
     delta: dict[str, Any] | None = None
     message: dict[str, Any] | None = None
     finish_reason: Any = None
+    error: Any = None
     index: int | None = 0
 
 
@@ -41,9 +53,9 @@ _OF_EVERY_CHUNK = ("id", "object", "created", "model", "provider", "system_finge
 
 
 class ChatStream:
-    """One stream on its way to the client: `feed` the provider's bytes, send what it returns, `close` at the end.
+    """A `base.Stream`: `feed` the provider's bytes, send what it returns, `close` at the end.
 
-    `events`: chunks that go to the client. `done`: `[DONE]` has passed. `finished`: a choice gave its reason to end.
+    `done`: `[DONE]` has passed. `finished`: a choice gave its reason to end.
     `error`: the provider's error object. `broken`: why no further byte can be trusted.
     """
 
@@ -56,14 +68,15 @@ class ChatStream:
         "_new_prefix",
         "_old_prefix",
         "_open",
+        "_opening",
         "_pricer",
         "_splitter",
         "_text",
+        "begun",
         "broken",
         "closed",
         "done",
         "error",
-        "events",
         "finished",
     )
 
@@ -75,7 +88,8 @@ class ChatStream:
         self._splitter = Splitter()
         self._old_prefix = self._new_prefix = b""
         self._text = StringIO()
-        self.events = 0
+        self._opening = 0  # bytes of events before the answer has begun
+        self.begun = False
         self.done = False
         self.closed = False
         self.finished = False
@@ -131,12 +145,19 @@ class ChatStream:
         """What is left at the end of the provider's bytes: an event without its blank line still counts.
 
         Where the stream is not whole, an error follows: it must not go on in the same event, nor half a line stand.
+        Where it is, some clients wait for `[DONE]`.
         """
         self.closed = True
+        out = b""
         for frame in self._splitter.close():
-            out = self._frame(frame)
-            return out if self.complete or not out else out + b"\n\n" if frame.data else b""
-        return b""
+            sent = self._frame(frame)
+            out = sent if frame.data or self.complete else b""
+        if out and not (self.done or out.endswith(b"\n\n")):
+            out += b"\n\n"
+        if self.complete and not self.done:
+            self.done = True
+            out += DONE
+        return out
 
     def cut(self, usage: Usage, /) -> bytes:
         """A last chunk for each choice that has none, the usage where the client wants it, `[DONE]`."""
@@ -176,7 +197,7 @@ class ChatStream:
         """One event in any form."""
         raw, payload, lines = frame
         if not payload:
-            if not self.events and raw.lstrip()[:1] == b"{":
+            if not self._opening and raw.lstrip()[:1] == b"{":
                 self._read_plain(raw)
             return raw
         if payload.startswith(b"[DONE]"):
@@ -208,17 +229,29 @@ class ChatStream:
         usage_only = False
         if not chunk.choices:
             usage_only = chunk.usage is not None
-            if not usage_only and not chunk.error:
-                chunk.error = unusual_error(event, payload)
+            if not usage_only and not chunk.error and (error := unusual_error(event, payload)):
+                self.error = error
+                return error_chunks(error)
         else:
             self._last = payload
         edited = self._note(chunk, payload)
         if usage_only and self._hold and self.error is None:
             return b""
-        self.events += 1
+        if not self.begun:
+            self._look(chunk, len(event))
         if chunk.model is not None and chunk.model != self._model:
             edited = self._rename(edited)
-        return event if edited is payload else event.replace(payload, edited, 1)
+        sent = event if edited is payload else event.replace(payload, edited, 1)
+        # No client raises on what only a choice says.
+        return sent if self.error is None or chunk.error else sent + error_chunks(self.error)
+
+    def _look(self, chunk: _Chunk, size: int) -> None:
+        """For the answer's beginning: a role alone is none."""
+        self._opening += size
+        self.begun = self._opening > MOST_HELD or any(
+            choice.finish_reason or _has_content(choice.message if choice.delta is None else choice.delta)
+            for choice in chunk.choices or ()
+        )
 
     def _note(self, chunk: _Chunk, payload: bytes) -> bytes:
         """Keep what the meter needs; the payload comes back, with a price in its usage where it has one."""
@@ -226,8 +259,7 @@ class ChatStream:
             if (said := choice.message if choice.delta is None else choice.delta) is not None:
                 self._listen(said)
             if choice.finish_reason:
-                self._open.discard(choice.index)
-                self.finished = not self._open
+                self._end(choice)
             elif choice.index not in self._open:
                 self._begin(choice)
         if chunk.error:
@@ -241,6 +273,11 @@ class ChatStream:
         elif isinstance(chunk.x_groq, dict):
             self._counted = read_usage(chunk.x_groq.get("usage")) or self._counted
         return payload
+
+    def _end(self, choice: _Choice) -> None:
+        self._open.discard(choice.index)
+        self.finished = not self._open
+        self.error = self.error or failure_of(choice.finish_reason, choice.error)
 
     def _begin(self, choice: _Choice) -> None:
         """One of several choices is under way. A delta without content after a choice's end does not open it again."""
@@ -303,7 +340,7 @@ def _lenient(payload: bytes) -> _Chunk | None:
             said = delta if isinstance(delta, dict) else {}
             chunk.choices = [
                 *(chunk.choices or []),
-                _Choice(said, None, choice.get("finish_reason"), count(choice.get("index"))),
+                _Choice(said, None, choice.get("finish_reason"), choice.get("error"), count(choice.get("index"))),
             ]
     return chunk
 
@@ -320,6 +357,11 @@ def unusual_error(event: bytes, payload: bytes) -> dict[str, Any] | None:
 
 
 # --- what was said ---------------------------------------------------------------------------------------------------
+
+
+def _has_content(delta: dict[str, Any] | None) -> bool:
+    """Some servers repeat the role as `name`."""
+    return delta is not None and has_words({name: found for name, found in delta.items() if name != "name"})
 
 
 def _is_plain(delta: dict[str, Any]) -> bool:
@@ -418,6 +460,7 @@ def edit_answer(body: bytes, model: str, pricer: Pricer, /) -> Relayed:
         return _lax_answer(body, str(error))
     if "error" in members or "choices" not in members:
         refuse_error(value(members.get("error", b"null")), "choices" in members, body)
+    _refuse_given_up(members["choices"])
     found = value(members["usage"]) if "usage" in members else None
     usage = read_usage(found)
     values: dict[str, bytes] = {}
@@ -434,6 +477,7 @@ def edit_answer(body: bytes, model: str, pricer: Pricer, /) -> Relayed:
 def _lax_answer(body: bytes, why: str) -> Relayed:
     """An answer that only a lax reader takes, for a NaN in it, say: it is metered and goes to the client as it is."""
     found = read_lax_answer(body, why)
+    _refuse_given_up(encode(found["choices"]))
     usage = read_usage(found.get("usage"))
     return Relayed(body, usage, json.dumps(found["choices"], ensure_ascii=False) if usage is None else "")
 
@@ -456,6 +500,17 @@ def refuse_error(error: Any, answered: bool, body: bytes) -> None:
     if not answered:
         said = read_error(body)
         raise NotAnAnswer("its answer has no choices", said if said.get("message") else None)
+
+
+_GIVEN_UP = re.compile(rb'"finish_reason"\s*:\s*"(?:%b)"' % "|".join(FAILURES).encode())
+
+
+def _refuse_given_up(choices: bytes) -> None:
+    """Raises `NotAnAnswer` for half an answer. Nearly none is looked at twice."""
+    if _GIVEN_UP.search(choices):
+        for choice in objects(value(choices)):
+            if error := failure_of(choice.get("finish_reason"), choice.get("error")):
+                raise NotAnAnswer("the provider gave up", error)
 
 
 def _said(choices: bytes) -> str:

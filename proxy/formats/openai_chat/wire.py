@@ -60,6 +60,15 @@ def as_error(error: Any) -> dict[str, Any]:
     return error if isinstance(error, dict) else {"message": str(error)}
 
 
+def failure_of(word: Any, error: Any) -> dict[str, Any] | None:
+    """Why the provider gave a choice up: its reason to end says so, or an error in the choice (OpenRouter)."""
+    if error:
+        return as_error(error)
+    if not isinstance(word, str) or word not in FAILURES:
+        return None
+    return {"message": f"The provider gave the answer up: {word}.", "type": "api_error", "code": word}
+
+
 def error_body(error: Error) -> bytes:
     return msgspec.json.encode({"error": _members(error)})
 

@@ -12,18 +12,24 @@ from typing import Any
 
 import msgspec
 
-from proxy.formats.base import Error, NotAnAnswer, Pricer, Relayed, prompt_side
+from proxy.formats.base import MOST_HELD, Error, NotAnAnswer, Pricer, Relayed, prompt_side
 from proxy.formats.canonical import Usage
 from proxy.formats.lenient import BOM, UNREADABLE, count, encode, lax, mended, objects, priced, string
 from proxy.formats.openai_responses.unfinished import ADDED, DONE, NOTED, Unfinished, index_of
 from proxy.formats.splice import Malformed, Members
-from proxy.formats.spoken import sealed, unknown
+from proxy.formats.spoken import has_words, sealed, unknown
 from proxy.formats.sse import Frame, Splitter, event
 
 NAME = "openai_responses"
 ENDS = frozenset({"response.completed", "response.incomplete"})
-_OPENINGS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
-_MOST_HELD = 256 * 1024  # bytes of an opening event; a longer one is worth sending on
+# What says that there is a response, or that a part of it is to come: OpenAI sends it before it knows that it is
+# overloaded.
+_OPENINGS = frozenset(
+    {
+        *("response.created", "response.queued", "response.in_progress", "response.output_item.added"),
+        *("response.content_part.added", "response.reasoning_summary_part.added"),
+    }
+)
 _FAILED = frozenset({"failed", "cancelled"})
 _SOUND = "response.audio.delta"  # its transcript comes beside it
 _NOT_SAID = frozenset({_SOUND, "response.shell_call_output_content.delta"})  # that is the provider's machine
@@ -233,6 +239,7 @@ class _Event(msgspec.Struct, gc=False):
     delta: Any = None
     response: msgspec.Raw = msgspec.Raw()  # empty: there is none
     item: Any = None
+    part: Any = None
     error: Any = None
     output_index: Any = None
     content_index: Any = None
@@ -249,33 +256,31 @@ def _takes_back(frame: Frame, found: _Event) -> bool:
 
 
 class Relay:
-    """A `base.Stream`. Events that only open the response do not count in `events`: OpenAI sends them before it knows
+    """A `base.Stream`. After an `error` event the API sends `response.failed` with the same error: the two go out
 
-    that it is overloaded, and until there is more another route can still answer.
-
-    After an `error` event the API sends `response.failed` with the same error: the two go out together, and an `error`
-    alone where the stream ends behind it.
+    together, and an `error` alone where the stream ends behind it.
     """
 
     __slots__ = (
-        "_begun",
         "_closed",
         "_done",
         "_held",
         "_item",
         "_last",
         "_model",
+        "_opening",
         "_pricer",
         "_prompt",
         "_sequence",
+        "_since",
         "_splitter",
         "_spoken",
         "_text",
         "_unfinished",
         "_whole",
+        "begun",
         "broken",
         "error",
-        "events",
         "finished",
         "response",
         "usage",
@@ -289,14 +294,15 @@ class Relay:
         self._unfinished = Unfinished()
         self._spoken: set[int | None] = set()  # items that come in deltas, by `output_index`
         self._item: int | None = None  # the last that has begun
-        self._begun = 0  # how long the text was then
+        self._since = 0  # how long the text was then
         self._sequence = -1  # the last event's number
         self._last = b""  # the response object as it came last
         self._held: tuple[bytes, dict[str, Any]] | None = None  # an `error` event
         self._done = False  # `[DONE]`: some vendors send it here too
         self._closed = False
         self._whole = True  # what has been sent ends with an event's end
-        self.events = 0
+        self._opening = 0  # bytes of events before the answer has begun
+        self.begun = False
         self.finished = False
         self._prompt: Usage | None = None  # the last count, perhaps of the prompt alone
         self.usage: Usage | None = None
@@ -350,7 +356,7 @@ class Relay:
         if self.over or self.finished:
             self._closed = True
             return b""
-        out = [] if self._last else [self._opening()]
+        out = [] if self._last else [self._created()]
         out += [self._numbered(each) for each in self._unfinished.end(self.text())]
         counted = usage_value(usage, self._pricer)
         ended = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "usage": counted}
@@ -360,7 +366,7 @@ class Relay:
         self._closed = self.finished = True
         return b"".join(out)
 
-    def _opening(self) -> bytes:
+    def _created(self) -> bytes:
         """Where the provider has said nothing at all."""
         begun = {"id": "", "object": "response", "created_at": 0, "status": "in_progress", "model": self._model}
         self._last = encode({**begun, "output": []})
@@ -383,13 +389,12 @@ class Relay:
     def _release(self) -> bytes:
         assert self._held is not None
         held, self.error = self._held
-        self.events += 1
         return held
 
     def _frame(self, frame: Frame) -> bytes:
         data = frame.data
         if not data:
-            if not self.events and not self._last and frame.raw.lstrip()[:1] == b"{":
+            if not self._opening and frame.raw.lstrip()[:1] == b"{":
                 self._read_plain(frame.raw)
             return frame.raw
         if data.startswith(b"[DONE]"):
@@ -416,9 +421,11 @@ class Relay:
             if kind != "response.failed":  # nothing but that follows an error
                 return held
         if kind == "error" or found.error:
+            self._opening += len(frame.raw)
             self._held = (frame.raw, error_in(value(frame.data)) or {"message": frame.data.decode(errors="replace")})
             return b""
-        self.events += kind not in _OPENINGS or len(frame.raw) > _MOST_HELD
+        if not self.begun:
+            self._look(kind, found, len(frame.raw))
         text = bytes(found.response)
         if kind in ENDS and not text.startswith(b"{"):
             self.broken = "a malformed event"
@@ -432,6 +439,17 @@ class Relay:
         elif kind in NOTED:
             self._unfinished.note(frame.data)
         return frame.raw
+
+    def _look(self, kind: str, found: _Event, size: int) -> None:
+        """For the answer's beginning. Of what is not Responses' own (`keepalive`, `codex.rate_limits`) only a delta."""
+        self._opening += size
+        if found.delta is not None:
+            begins = has_words(found.delta)
+        elif kind in _OPENINGS:
+            begins = has_words(found.item) or has_words(found.part)
+        else:
+            begins = kind.startswith("response.") and kind.rpartition(".")[2] not in _FAILED
+        self.begun = begins or self._opening > MOST_HELD
 
     def _hear(self, kind: str, found: _Event) -> None:
         if isinstance(found.delta, str) and kind != _SOUND:
@@ -449,7 +467,7 @@ class Relay:
         item = found.item if isinstance(found.item, dict) else {}
         self._unfinished.item(kind, found.output_index, found.item, self._text.tell())
         if kind == ADDED:
-            self._item, self._begun = index_of(found.output_index), self._text.tell()
+            self._item, self._since = index_of(found.output_index), self._text.tell()
             self._spoken.discard(self._item)
             self._text.write(string(item.get("name")))
         elif kind == DONE:
@@ -457,7 +475,7 @@ class Relay:
             if (self._item if index is None else index) not in self._spoken:
                 _write_whole(self._text, {**item, "name": ""})
             else:
-                self._text.write(_thoughts_in(item, self._text.tell() - self._begun))
+                self._text.write(_thoughts_in(item, self._text.tell() - self._since))
 
     def _with_response(self, frame: Frame, kind: str, text: bytes) -> bytes:
         out = frame.raw
@@ -498,6 +516,7 @@ def _lenient(data: bytes) -> _Event:
         return _Event()
     get = found.get
     read = _Event(get("type"), get("sequence_number"), get("delta"), item=get("item"), error=get("error"))
+    read.part = get("part")
     read.output_index, read.content_index = get("output_index"), get("content_index")
     read.summary_index = get("summary_index")
     if isinstance(found.get("response"), dict):

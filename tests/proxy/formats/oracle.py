@@ -43,6 +43,9 @@ def stream(body: bytes, model: str, *, asked: bool) -> Expected:
             other = tokens((chunk.get("x_groq") or {}).get("usage")) or other
             if asked or chunk.get("choices") or chunk.get("usage") is None:
                 out += raw.replace(data.encode(), edited(data, model).encode(), 1)
+    else:  # it ended without: clients wait for one
+        out += b"" if out.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
+        out += b"data: [DONE]\n\n"
     return Expected(out, usage or other, priced)
 
 

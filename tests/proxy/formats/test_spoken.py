@@ -6,7 +6,7 @@ import random
 import pytest
 
 from proxy import meter
-from proxy.formats.spoken import media, sealed, unknown
+from proxy.formats.spoken import has_words, media, sealed, unknown
 
 
 def test_it_works() -> None:
@@ -33,6 +33,24 @@ def test_any_depth() -> None:
     for _ in range(100_000):
         found = [found]
     assert unknown(found) == "deep"
+    assert has_words(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "has"),
+    [
+        ({"text": "", "parts": [{"text": "a"}]}, True),
+        ({"id": "c", "function": {"name": "f", "arguments": ""}}, True),
+        ({"id": "m", "type": "message", "role": "assistant", "status": "in_progress", "content": [], "at": 5}, False),
+        ({"type": "reasoning", "encrypted_content": "gAAAA", "summary": []}, False),
+        (" ", True),
+        ("", False),
+        (None, False),
+        (True, False),
+    ],
+)
+def test_whether_a_piece_says_anything(found: object, has: bool) -> None:
+    assert has_words(found) is has
 
 
 @pytest.mark.parametrize(

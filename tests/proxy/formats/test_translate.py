@@ -121,12 +121,47 @@ def test_a_stream() -> None:
 def test_what_opens_a_stream_is_no_content_yet() -> None:
     stream = translated()
     assert stream.feed(b": comment\n\n") == b""
-    assert stream.events == 0
+    assert not stream.begun
     opening, first, *_ = chat_stream("Hello").pieces
     stream.feed(opening)
-    assert stream.events == 0
+    assert not stream.begun
     stream.feed(first)
-    assert stream.events > 0
+    assert stream.begun
+
+
+@pytest.mark.parametrize(
+    ("delta", "begins"),
+    [
+        ({"content": ""}, False),
+        ({"reasoning_content": "Hm"}, True),
+        ({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}, True),
+        ({"refusal": "No"}, True),
+    ],
+)
+def test_what_an_answer_begins_with(delta: dict[str, object], begins: bool) -> None:
+    stream = translated()
+    stream.feed(event({"choices": [{"index": 0, "delta": {"role": "assistant"}}]}))
+    stream.feed(event({"choices": [{"index": 0, "delta": delta}]}))
+    assert stream.begun is begins
+
+
+def test_an_empty_answer_begins_with_its_end() -> None:
+    stream = translated()
+    *chunks, last = chat_stream("").pieces
+    stream.feed(chunks[0])
+    assert not stream.begun
+    out = b"".join(map(stream.feed, [*chunks[1:], last]))
+    assert b"message_stop" in out
+    assert stream.begun
+
+
+def test_what_the_clients_format_cannot_say_begins_nothing() -> None:
+    asked = ask()
+    stream = TranslatedStream(openai_chat.reader(asked.id), openai_completions.writer(asked), asked)
+    stream.feed(event({"choices": [{"index": 0, "delta": {"reasoning_content": "Hm"}}]}))
+    assert not stream.begun
+    assert stream.feed(event({"choices": [{"index": 0, "delta": {"content": "Hi"}}]}))
+    assert stream.begun
 
 
 def test_a_stream_that_stops_early_is_not_complete() -> None:

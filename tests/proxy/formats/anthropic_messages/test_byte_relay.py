@@ -44,12 +44,45 @@ def test_any_cutting_gives_the_same(size: int) -> None:
     assert stream.complete
 
 
-def test_until_something_is_said_another_route_can_still_answer() -> None:
+@pytest.mark.parametrize(
+    ("place", "events"),
+    [
+        (1, wire.words(0, "Hi")),
+        (2, wire.words(0, "", "Hi")),
+        (0, wire.block(0, type="text", text="Hi")),
+        (1, wire.block(0, {"type": "thinking_delta", "thinking": "Hm"}, type="thinking", thinking="", signature="")),
+        (1, wire.block(0, {"type": "signature_delta", "signature": "c"}, type="thinking", thinking="", signature="")),
+        (1, wire.block(0, {"type": "citations_delta", "citation": {"cited_text": "a"}}, type="text", text="")),
+        (1, wire.block(0, {"type": "compaction_delta", "content": "a"}, type="compaction", content=None)),
+        (0, wire.block(0, type="redacted_thinking", data="abc")),
+        (0, wire.call(0, "weather")),
+        (0, wire.block(0, type="server_tool_use", id="s", name="web_search", input={})),
+        (0, wire.block(0, type="web_search_tool_result", tool_use_id="s", content=[])),
+        (0, wire.end()),
+    ],
+)
+def test_the_answer_begins_with_the_first_thing_said(place: int, events: list[dict[str, Any]]) -> None:
+    """`place`: of the event that it begins with."""
     stream = relay()
-    stream.feed(wire.sse(wire.start(), {"type": "ping"}))
-    assert stream.events == 0
-    stream.feed(wire.sse(*wire.words(0, "Hi")))
-    assert stream.events == 3
+    stream.feed(b": comment\n\n" + wire.sse(wire.start(), {"type": "ping"}, *events[:place]))
+    assert not stream.begun
+    stream.feed(wire.sse(events[place]))
+    assert stream.begun
+
+
+def test_usage_and_a_bare_end_begin_nothing() -> None:
+    stream = relay()
+    usage = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 1}}
+    stream.feed(wire.sse(wire.start(), usage, {"type": "message_stop"}))
+    assert not stream.begun
+
+
+def test_no_more_is_held_back_than_half_a_megabyte_of_events() -> None:
+    stream = relay()
+    stream.feed(wire.sse(wire.start(container="x" * 300_000)))
+    assert not stream.begun
+    stream.feed(wire.sse(wire.start(container="x" * 300_000)))
+    assert stream.begun
 
 
 def test_what_vendors_send_passes() -> None:
@@ -128,7 +161,6 @@ def test_a_malformed_event_breaks_the_stream(data: bytes) -> None:
             {"message": "Overloaded", "type": "overloaded_error", "status": 529},
         ),
         (b'event: error\ndata: {"message":"Busy"}\n\n', {"message": "Busy"}),
-        (b'data: {"error":{"message":"Busy","code":503}}\n\n', {"message": "Busy", "code": 503}),
         (b"event: error\ndata: {}\n\n", {"message": "{}"}),
     ],
 )
@@ -139,6 +171,13 @@ def test_the_providers_error_ends_the_stream(data: bytes, error: dict[str, Any])
     assert stream.error == error
     assert stream.over
     assert not stream.complete
+
+
+def test_an_error_without_a_name_gets_one_without_which_no_sdk_sees_it() -> None:
+    stream = relay()
+    data = b'data: {"error":{"message":"Busy","code":503}}\n\n'
+    assert stream.feed(data) == b"event: error\n" + data
+    assert stream.error == {"message": "Busy", "code": 503}
 
 
 def test_a_plain_error_in_place_of_a_stream() -> None:

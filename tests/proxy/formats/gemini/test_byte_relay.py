@@ -64,7 +64,56 @@ def test_it_works() -> None:
     assert first == said("Hi", modelVersion=MODEL)
     assert last == said("!", "STOP", modelVersion=MODEL, usageMetadata={**usage, "cost": 0.25, "cached_tokens": 3})
     assert stream.complete
-    assert (stream.usage, stream.text(), stream.events) == (Usage(5, 2), "Hi!", 2)
+    assert (stream.usage, stream.text(), stream.begun) == (Usage(5, 2), "Hi!", True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"usageMetadata": {"promptTokenCount": 5}, "modelVersion": "m", "responseId": "r"},
+        {"candidates": [{"index": 0}]},
+        {"candidates": [{"content": {"role": "model"}}]},
+        {"candidates": [{"content": {"role": "model", "parts": []}}]},
+        said(""),
+        {"candidates": [{"content": {"parts": [{"text": "", "thought": True}]}}]},
+        {"promptFeedback": {"safetyRatings": [{"category": "a"}]}},
+    ],
+)
+@pytest.mark.parametrize("framing", ["sse", ARRAY])
+def test_what_only_opens_an_answer(sent: dict[str, Any], framing: str) -> None:
+    _, stream = relayed([data(sent)], framing)
+    assert not stream.begun
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "a"},
+        {"text": "a", "thought": True},
+        {"text": "", "thoughtSignature": "abc"},
+        {"functionCall": {"name": "f", "args": {}}},
+        {"inlineData": {"mimeType": "audio/pcm", "data": "AAAA"}},
+        {"executableCode": {"language": "PYTHON", "code": "1"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK"}},
+    ],
+)
+def test_what_an_answer_begins_with(part: dict[str, Any]) -> None:
+    _, stream = relayed([data({"candidates": [{"content": {"parts": [{"text": ""}, part]}}]})])
+    assert stream.begun
+
+
+@pytest.mark.parametrize("sent", [said("", "STOP"), {"promptFeedback": {"blockReason": "SAFETY"}}])
+def test_an_empty_answer_begins_with_its_end(sent: dict[str, Any]) -> None:
+    _, stream = relayed([data(sent)])
+    assert stream.begun
+
+
+def test_no_more_is_held_back_than_half_a_megabyte_of_events() -> None:
+    stream, opening = GeminiStream("m", lambda _: {}, "sse"), data({"modelVersion": "x" * 300_000, "candidates": [{}]})
+    stream.feed(opening)
+    assert not stream.begun
+    stream.feed(opening)
+    assert stream.begun
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
@@ -99,7 +148,7 @@ def test_any_cut_gives_the_same_as_the_whole(path: Path) -> None:
             whole, stream = relayed([exchange.body], framing)
             for pieces in _cuts(exchange.body, dice):
                 out, other = relayed(pieces, framing)
-                assert (out, other.usage, other.events) == (whole, stream.usage, stream.events), exchange.id
+                assert (out, other.usage, other.begun) == (whole, stream.usage, stream.begun), exchange.id
                 assert (other.complete, other.text()) == (True, stream.text()), exchange.id
 
 

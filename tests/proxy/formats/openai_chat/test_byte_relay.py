@@ -51,7 +51,7 @@ def check_passes(*data: bytes) -> ChatStream:
         again, other = relayed(*pieces)
         assert again == out
         assert other.complete
-        assert (stream.text(), stream.usage, stream.events) == (other.text(), other.usage, other.events)
+        assert (stream.text(), stream.usage, stream.begun) == (other.text(), other.usage, other.begun)
     return stream
 
 
@@ -62,7 +62,7 @@ def test_it_works() -> None:
     held = event({"id": "c", "model": "theirs", "choices": [], "usage": USAGE})
     out, stream = relayed(event(chunk("Hi")), FINISH, held, DONE)
     assert out == renamed(event(chunk("Hi")) + FINISH) + DONE
-    assert (stream.events, stream.usage, stream.text()) == (2, Usage(7, 3), "Hi")
+    assert (stream.begun, stream.usage, stream.text()) == (True, Usage(7, 3), "Hi")
     assert stream.complete
 
 
@@ -140,8 +140,94 @@ def test_nothing_passes_after_done() -> None:
     assert stream.text() == ""
 
 
-def test_a_stream_without_done_is_complete_once_it_is_finished() -> None:
-    assert check_passes(event(chunk("a")), FINISH).done is False
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b"", b"\n\n: bye", b"\n\ndata:"])
+def test_a_stream_without_done_is_complete_once_it_is_finished_and_clients_get_one(end: bytes) -> None:
+    sent = event(chunk("a")) + FINISH.rstrip() + end
+    for pieces in ([sent], cut(sent)):
+        out, stream = relayed(*pieces)
+        assert stream.complete
+        assert out.startswith(renamed(sent))
+        assert out.count(DONE) == 1
+        assert out.endswith(b"\n\n" + DONE)
+
+
+def test_a_stream_that_is_not_finished_gets_no_done() -> None:
+    for sent in (event(chunk("a")), FINISH + b"data: {", event(chunk("a")) + b"data: oops\n\n"):
+        out, stream = relayed(sent)
+        assert not stream.complete
+        assert b"DONE" not in out
+
+
+# --- where the answer begins -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {},
+        {"role": "assistant", "content": ""},
+        {"role": "assistant", "content": None, "reasoning_content": None, "tool_calls": [], "refusal": None},
+        {"role": "assistant", "name": "assistant", "channel": "analysis"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "", "format": "unknown", "index": 0}]},
+        {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "", "arguments": ""}}]},
+        {"audio": {"id": "audio_1", "expires_at": 5}},
+        {"graph_data": {"status": None, "sources": None}},
+    ],
+)
+def test_what_only_opens_an_answer(delta: dict[str, Any]) -> None:
+    _, stream = relayed(event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
+    assert not stream.begun
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"role": "assistant", "content": "a"},
+        {"content": [{"type": "text", "text": "a"}]},
+        {"content": "", "reasoning_content": "a"},
+        {"reasoning": "a"},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "a", "format": "x"}]},
+        {"refusal": "a"},
+        {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
+        {"function_call": {"arguments": "{"}},
+        {"audio": {"id": "audio_1", "data": "AAAA"}},
+        {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]},
+        {"annotations": [{"type": "url_citation", "url_citation": {"url": "http://a"}}]},
+    ],
+)
+def test_what_an_answer_begins_with(delta: dict[str, Any]) -> None:
+    opening = event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+    for place in ("delta", "message"):
+        stream = ChatStream("ours", hold_usage=True, pricer=gains)
+        stream.feed(b": comment\n\n" + opening)
+        assert not stream.begun
+        stream.feed(event({"choices": [{"index": 0, place: delta, "finish_reason": None}]}))
+        assert stream.begun
+
+
+@pytest.mark.parametrize("more", [{"usage": USAGE}, {"prompt_filter_results": [{"prompt_index": 0}]}])
+def test_an_event_without_choices_begins_nothing(more: dict[str, Any]) -> None:
+    _, stream = relayed(event({"choices": [], **more}), hold=False)
+    assert not stream.begun
+
+
+def test_an_empty_answer_begins_with_its_end() -> None:
+    stream = ChatStream("ours", hold_usage=True, pricer=gains)
+    stream.feed(event(chunk("")))
+    assert not stream.begun
+    stream.feed(FINISH)
+    assert stream.begun
+
+
+def test_no_more_is_held_back_than_half_a_megabyte_of_events() -> None:
+    stream = ChatStream("ours", hold_usage=True, pricer=gains)
+    stream.feed(b": %b\n\n" % (b"x" * 600_000))
+    opening = event({"choices": [{"index": 0, "delta": {"role": "assistant", "id": "x" * 300_000}}]})
+    stream.feed(opening)
+    assert not stream.begun
+    stream.feed(opening)
+    assert stream.begun
 
 
 def test_one_of_several_choices_that_is_finished_does_not_finish_the_stream() -> None:
@@ -359,11 +445,6 @@ def test_a_message_in_place_of_a_delta_is_counted() -> None:
         (event({**chunk("", "error"), "error": {"message": "Down"}}), "Down"),
         (event({"error": "Down"}), "Down"),
         (event({"error": True}), "True"),
-        (b"event: error\n" + event({"message": "Down"}), "Down"),
-        (b"event:error\r\n" + event({"detail": "Down"}), "Down"),
-        (b"event: error\n" + event({"x": 1}), '{"x": 1}'),
-        (event({"object": "error", "message": "Down", "code": 400}), "Down"),
-        (event({"type": "error", "message": ["Down"]}), '["Down"]'),
         (event({"type": "error", "error": {"type": "overloaded_error", "message": "Down"}}), "Down"),
     ],
 )
@@ -373,6 +454,48 @@ def test_an_error_ends_the_stream(sent: bytes, message: str) -> None:
     assert stream.error is not None
     assert stream.error["message" if "message" in stream.error else "x"] in (message, 1)
     assert not stream.complete
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b"event: error\n" + event({"message": "Down"}), "Down"),
+        (b"event:error\r\n" + event({"detail": "Down"}), "Down"),
+        (b"event: error\n" + event({"x": 1}), None),
+        (event({"object": "error", "message": "Down", "code": 400}), "Down"),
+        (event({"type": "error", "message": ["Down"]}), '["Down"]'),
+    ],
+)
+def test_an_error_that_no_sdk_knows_is_said_in_openais_words(sent: bytes, message: str | None) -> None:
+    begun = event(chunk("a"))
+    out, stream = relayed(begun, sent, DONE)
+    assert stream.error is not None
+    assert stream.error.get("message") == message
+    first, last, rest = out.removeprefix(renamed(begun)).split(b"\n\n")
+    assert not rest
+    told = json.loads(first.removeprefix(b"data: "))
+    assert (told["error"], told["choices"][0]["finish_reason"]) == (stream.error, "error")
+    assert json.loads(last.removeprefix(b"data: ")) == {"error": stream.error}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"delta": {}, "finish_reason": "insufficient_system_resource"}, "gave the answer up"),
+        ({"delta": {"content": "b"}, "finish_reason": "abort"}, "gave the answer up"),
+        ({"delta": {}, "finish_reason": "error", "error": {"message": "Down"}}, "Down"),
+    ],
+)
+def test_a_choice_that_the_provider_gave_up_is_no_answer(choice: dict[str, Any], message: str) -> None:
+    sent = event({"choices": [{"index": 0, **choice}]})
+    out, stream = relayed(event(chunk("a")), sent, DONE)
+    assert not stream.complete
+    assert stream.error is not None
+    assert message in stream.error["message"]
+    assert out.startswith(renamed(event(chunk("a"))) + sent + b'data: {"error":')
+    with pytest.raises(NotAnAnswer) as caught:
+        edited(json.dumps({"choices": [{"message": {"content": "a"}, **choice}]}).encode())
+    assert caught.value.error == stream.error
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\r\n\r\n"])

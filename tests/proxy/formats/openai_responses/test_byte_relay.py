@@ -132,12 +132,64 @@ def test_what_vendors_add_passes() -> None:
     assert stream.complete
 
 
-def test_the_opening_does_not_count_as_an_event() -> None:
+def started(kind: str, **more: Any) -> dict[str, Any]:
+    return added({"id": "x_1", "type": kind, "status": "in_progress", **more})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.queued", "response": {"status": "queued"}},
+        {"type": "keepalive"},
+        {"type": "codex.rate_limits", "rate_limits": {"primary": "a"}},
+        started("reasoning", summary=[], encrypted_content="gAAAA"),
+        started("message", role="assistant", content=[], phase="commentary"),
+        started("web_search_call"),
+        {"type": "response.content_part.added", "part": {"type": "output_text", "text": "", "annotations": []}},
+        {"type": "response.reasoning_summary_part.added", "part": {"type": "summary_text", "text": ""}},
+        {"type": "response.output_text.delta", "delta": ""},
+        {"type": "response.failed", "response": {"error": {"message": "Down"}}},
+    ],
+)
+def test_what_only_opens_an_answer(event: dict[str, Any]) -> None:
+    stream = relay()
+    stream.feed(b": comment\n\n" + wire.sse(*wire.opening(), event))
+    assert not stream.begun
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.output_text.delta", "delta": "a"},
+        {"type": "response.refusal.delta", "delta": "a"},
+        {"type": "response.reasoning_summary_text.delta", "delta": "a"},
+        {"type": "response.function_call_arguments.delta", "delta": "{"},
+        {"type": "response.audio.delta", "delta": "AAAA"},
+        {"type": "response.image_generation_call.partial_image", "partial_image_b64": "AAAA"},
+        {"type": "response.web_search_call.in_progress", "item_id": "ws_1"},
+        {"type": "response.output_text.annotation.added", "annotation": {"url": "http://a"}},
+        {"type": "response.output_item.done", "item": {"type": "reasoning", "summary": []}},
+        {"type": "response.content_part.added", "part": {"type": "output_text", "text": "a"}},
+        started("function_call", name="f", arguments="", call_id="c"),
+        {"type": "response.completed", "response": {"status": "completed", "output": []}},
+        {"type": "response.incomplete", "response": {"status": "incomplete", "output": []}},
+    ],
+)
+def test_what_an_answer_begins_with(event: dict[str, Any]) -> None:
     stream = relay()
     stream.feed(wire.sse(*wire.opening(), {"type": "keepalive"}))
-    assert stream.events == 0
-    stream.feed(wire.sse(*wire.streamed(wire.message("a"), 0, "a")))
-    assert stream.events == 6
+    assert not stream.begun
+    stream.feed(wire.sse(event))
+    assert stream.begun
+
+
+def test_instructions_of_a_quarter_of_a_megabyte_are_held_back_and_no_more() -> None:
+    """Each event of the opening repeats them."""
+    stream, response = relay(), {"status": "in_progress", "instructions": "x" * 200_000, "output": []}
+    stream.feed(wire.sse(*({"type": f"response.{name}", "response": response} for name in ("created", "in_progress"))))
+    assert not stream.begun
+    stream.feed(wire.sse({"type": "response.in_progress", "response": response}))
+    assert stream.begun
 
 
 def test_a_cut_stream_is_not_complete() -> None:

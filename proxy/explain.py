@@ -1,0 +1,355 @@
+"""How a request would be routed, and what it may cost, without making it: the plan as data, with its reasons.
+
+The order is `routing.plan`'s own, at the turn that the next request takes. `relay` answers with it where a request has
+the header `x-kodna-explain: true`; the console's page Explain shows it. Nothing is sent, held, counted or recorded.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from accounts.keys import Key
+from accounts.usd import PICO, usd
+from models_catalog.snapshot import Model, Route
+from proxy import ingress, meter, request_ids, routing
+from proxy.admission import quote_of, with_margin
+from proxy.errors import Lossy
+from proxy.exchange import Exchange, Gateway, home_of
+from proxy.health import REFUSED, RESTS, THROTTLED, Out
+from proxy.ingress import Envelope
+from proxy.outgoing import Passage
+from proxy.routing import CATALOG, OWN_LIST, Attempt, Home, Plan, Target
+
+NOTE = "This is the plan of the process that answered. Others may be at another turn, and have measured other speeds."
+PREVIOUS, SESSION = "previous_request_id", "session"
+_LAYERS = {OWN_LIST: "the request's own fallback", CATALOG: "the catalog's fallback"}
+_CLOSED = {
+    "format": "its provider speaks no format in which this request can be asked",
+    "key": "the API key may use none of its groups",
+    "group": "it is in none of the groups that were asked for",
+}
+_NO_PRICER = meter.pricer(None)
+_COUNTED = 1_000_000  # characters of a prompt that are counted, not estimated
+_PER_MILLION = 10**6
+_BLEND = 4  # tokens that `Route.cost` is the price of
+
+
+class Asked(msgspec.Struct):
+    """`conversation`: what names it, of `previous_request_id` and `session`. `home`: the provider that has it."""
+
+    model: str
+    alias: str
+    resolved: str
+    format: str
+    stream: bool
+    groups: tuple[str, ...]
+    models: tuple[str, ...]
+    conversation: str
+    home: str
+
+
+class Cost(msgspec.Struct):
+    """USD."""
+
+    least: Decimal
+    most: Decimal
+
+
+class Estimate(msgspec.Struct):
+    """Of `model`, at the price in force; `cost`: None where it has none."""
+
+    model: str
+    prompt_tokens: int
+    most_output_tokens: int
+    cost: Cost | None
+
+
+class Candidate(msgspec.Struct):
+    """`speed`: seconds to the first token, on average. `busy`: attempts that run there now, of this process."""
+
+    place: int
+    model: str
+    provider: str
+    credential: str
+    upstream_model: str
+    priority: int
+    weight: float
+    layer: int
+    why: str
+    speed: float | None
+    busy: int
+    losses: list[str]
+
+
+class Dropped(msgspec.Struct):
+    """`reason`: absent, format, key, group, out, attempts, context, lossy or model."""
+
+    model: str
+    provider: str
+    credential: str
+    upstream_model: str
+    reason: str
+    why: str
+
+
+class Explanation(msgspec.Struct):
+    """`turn`: by which weights are shared out. `is_last_resort`: all that could be asked is out."""
+
+    asked: Asked
+    estimate: Estimate
+    strategy: str
+    turn: int
+    is_last_resort: bool
+    candidates: list[Candidate]
+    dropped: list[Dropped]
+    note: str = NOTE
+    object: str = "kodna.explanation"
+
+
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Conversation(NamedTuple):
+    """`named`: by what, empty: by nothing. `home`: where it is, if anybody knows."""
+
+    named: str = ""
+    home: Home | None = None
+
+
+async def answer(exchange: Exchange, envelope: Envelope, target: Target, key: Key) -> None:
+    """In place of a model's answer. Raises `Refusal`, as the request itself would be refused."""
+    gateway = exchange.gateway
+    conversation = await find_home(gateway, envelope, key, target.model)
+    found = await asyncio.to_thread(explain, gateway, envelope, target, key, conversation)  # counting takes a while
+    await exchange.explain(encode(found))
+
+
+async def find_home(gateway: Gateway, envelope: Envelope, key: Key, model: Model) -> Conversation:
+    previous = request_ids.route_of(envelope.previous) if envelope.previous else None
+    session = ingress.session_name(envelope, key, model.id) if envelope.session else ""
+    named = PREVIOUS if previous is not None else SESSION if session else ""
+    return Conversation(named, await home_of(gateway, previous, session))
+
+
+def explain(
+    gateway: Gateway, envelope: Envelope, target: Target, key: Key, conversation: Conversation, *, tells: bool = False
+) -> Explanation:
+    """`tells`: an operator, also what is nobody else's business. Raises `Refusal` as `routing.plan` does."""
+    model, health = target.model, gateway.health
+    turn = gateway.turns.get(model.id, 0)
+    plan = routing.plan(target, envelope, gateway.tables.catalog, key, health, turn, conversation.home)
+    scene = _Scene(gateway, envelope, target, key, tells, plan, conversation, turn)
+    tokens = _count(envelope)
+    fitting, unfit = _sort_out(plan, envelope, tokens)
+    return Explanation(
+        asked=_asked(scene),
+        estimate=_estimate(envelope, fitting[0][0].model if fitting else model, tokens),
+        strategy=model.strategy,
+        turn=turn,
+        is_last_resort=plan.is_last_resort,
+        candidates=[_candidate(scene, place, *each) for place, each in enumerate(fitting, 1)],
+        dropped=[*unfit, *_dropped(scene)],
+    )
+
+
+def refused(gateway: Gateway, envelope: Envelope, target: Target, key: Key, *, tells: bool = False) -> list[Dropped]:
+    """Why each route is none, where there is no plan at all."""
+    return list(_dropped(_Scene(gateway, envelope, target, key, tells, Plan())))
+
+
+class _Scene(NamedTuple):
+    gateway: Gateway
+    envelope: Envelope
+    target: Target
+    key: Key
+    tells: bool
+    plan: Plan
+    conversation: Conversation = Conversation()
+    turn: int = 0
+
+
+def _asked(scene: _Scene) -> Asked:
+    envelope, target, (named, home) = scene.envelope, scene.target, scene.conversation
+    routes = [attempt.route for attempt in scene.plan.attempts if home and attempt.route.provider.id == home[0]]
+    return Asked(
+        model=envelope.model,
+        alias=target.alias,
+        resolved=target.model.id,
+        format=envelope.format.ENDPOINT,
+        stream=envelope.stream,
+        groups=envelope.groups,
+        models=envelope.models,
+        conversation=named,
+        home=_named(routes[0]) if routes else "",
+    )
+
+
+def _named(route: Route) -> str:
+    provider = route.provider
+    return f"{provider.name}, {provider.credential_name}" if provider.credential_name else provider.name
+
+
+def _count(envelope: Envelope) -> int:
+    text = envelope.whole.text
+    return meter.prompt_tokens(envelope.format, envelope.whole, meter.count if len(text) < _COUNTED else meter.estimate)
+
+
+def _estimate(envelope: Envelope, model: Model, tokens: int) -> Estimate:
+    """The most is what would be held; the least an answer as short as can be, to a prompt that is in the cache."""
+    quote = quote_of(envelope, model, time.time(), with_margin(tokens))
+    price, cost = quote.price, None
+    if price is not None:
+        known = [each for each in (price.input, price.cached_input) if each is not None]
+        least = tokens * min(known) + quote.least * quote.each
+        cost = Cost(usd(least), usd(quote.amount(quote.bound) * PICO))
+    return Estimate(model.id, tokens, quote.bound, cost)
+
+
+# --- those that are asked --------------------------------------------------------------------------------------------
+
+
+def _sort_out(plan: Plan, envelope: Envelope, tokens: int) -> tuple[list[tuple[Attempt, list[str]]], list[Dropped]]:
+    """The attempts that the request fits, with what it would lose; and the others.
+
+    Raises `BadRequest` where the first cannot be asked: nor could others be.
+    """
+    fitting: list[tuple[Attempt, list[str]]] = []
+    unfit: list[Dropped] = []
+    too_small = 0
+    for attempt in plan.attempts:
+        window = attempt.model.context or 0
+        if window and (window <= too_small or (attempt.model.enforce and tokens > window)):
+            too_small = max(too_small, window)
+            words = f"the prompt has {tokens:,} tokens, the context window {window:,}"
+            unfit.append(_drop(attempt.model, attempt.route, "context", words))
+            continue
+        try:
+            passage = Passage(envelope, attempt, _NO_PRICER, "explain", 0)
+        except Lossy as loss:
+            unfit.append(_drop(attempt.model, attempt.route, "lossy", loss.message))
+            continue
+        fitting.append((attempt, passage.losses.names))
+    return fitting, unfit
+
+
+def _candidate(scene: _Scene, place: int, attempt: Attempt, losses: list[str]) -> Candidate:
+    route, health = attempt.route, scene.gateway.health
+    return Candidate(
+        place=place,
+        model=attempt.model.id,
+        provider=route.provider.name,
+        credential=route.provider.credential_name,
+        upstream_model=route.model,
+        priority=route.priority,
+        weight=round(route.weight, 3),
+        layer=(attempt if attempt is scene.plan.attempts[0] else attempt.as_fallback()).layer,
+        why=_why(scene, attempt),
+        speed=health.speed(route.way),
+        busy=health.busy(route.way),
+        losses=losses,
+    )
+
+
+def _why(scene: _Scene, attempt: Attempt) -> str:
+    """Why it has this place."""
+    words = _place_in_tier(scene, attempt)
+    if scene.plan.is_last_resort:
+        out = next(out for each, out in scene.plan.out if each is attempt)
+        words = f"nothing else is left, and it was out: {out_words(out)}"
+    layer = _LAYERS.get(attempt.layer)
+    return f"{layer}; {words}" if layer else words
+
+
+def _place_in_tier(scene: _Scene, attempt: Attempt) -> str:
+    route, home, health = attempt.route, scene.conversation.home, scene.gateway.health
+    of_model = [each for each in scene.plan.attempts if each.model is attempt.model]
+    if home is not None and attempt is of_model[0] and route.provider.id == home[0]:
+        here = "home of the conversation" if scene.conversation.named == SESSION else "it answered the previous request"
+        return here if route.provider.credential == home[1] else f"{here}, by another credential"
+    tier = [each for each in of_model if each.route.priority == route.priority]
+    if len(tier) == 1:
+        return f"the only one of priority {route.priority}"
+    match attempt.model.strategy:
+        case "in_order":
+            return "in order: as listed"
+        case "cheapest":
+            cost = None if route.cost is None else usd(route.cost * _PER_MILLION // _BLEND)
+            return "cheapest: its price is not known" if cost is None else f"cheapest: {cost:f} USD per million tokens"
+        case "fastest":
+            speed = health.speed(route.way)
+            return "fastest: not measured yet" if speed is None else f"fastest: first token after {speed:.2f} s"
+        case "least_busy":
+            return f"least busy: {health.busy(route.way)} running there, weight {route.weight:g}"
+    if route.weight <= 0:
+        return "weight 0: after the others"
+    return f"turn {scene.turn} of weighted" if attempt is tier[0] else "weighted: next in turn"
+
+
+# --- those that are not ----------------------------------------------------------------------------------------------
+
+
+def _dropped(scene: _Scene) -> Iterator[Dropped]:
+    """Every route of the models that were in question and is not in the plan."""
+    seen: set[str] = set()
+    for model in _models(scene):
+        if isinstance(model, Dropped):
+            yield model
+        elif model.id not in seen:
+            seen.add(model.id)
+            yield from _closed(scene, model)
+
+
+def _models(scene: _Scene) -> Iterator[Model | Dropped]:
+    """The model asked for and its fallbacks, or why one of them is none."""
+    catalog, key, first = scene.gateway.tables.catalog, scene.key, scene.target.model
+    yield first
+    for name in (*scene.envelope.models, *first.fallbacks):
+        model = catalog.models.get(catalog.aliases.get(name, name))
+        if model is None:
+            yield Dropped(name[:200], "", "", "", "model", "there is no such model")
+        elif key.models and model.id not in key.models:
+            yield Dropped(model.id, "", "", "", "model", "the API key may not use this model")
+        else:
+            yield model
+
+
+def _closed(scene: _Scene, model: Model) -> Iterator[Dropped]:
+    envelope, health, now = scene.envelope, scene.gateway.health, time.time()
+    planned = {attempt.route.way for attempt in scene.plan.attempts if attempt.model is model}
+    outs = {attempt.route.way: out for attempt, out in scene.plan.out if attempt.model is model}
+    for route in model.routes:
+        if route.way in planned:
+            continue
+        if reason := routing.why_not(route, envelope.format, envelope.groups, scene.key.groups):
+            yield _drop(model, route, reason, _CLOSED[reason])
+        elif (out := outs.get(route.way) or health.is_out(route, now)) is not None:
+            yield _drop(model, route, "out", out_words(out))
+        else:
+            yield _drop(model, route, "attempts", f"the model allows {model.attempts} attempts for a request")
+    for absent in model.absent:
+        why = absent.why if scene.tells else "not available"
+        yield Dropped(model.id, absent.provider, "", absent.model, "absent", why)
+
+
+def _drop(model: Model, route: Route, reason: str, why: str) -> Dropped:
+    return Dropped(model.id, route.provider.name, route.provider.credential_name, route.model, reason, why)
+
+
+def out_words(out: Out) -> str:
+    """Why it is out, and for how long."""
+    until = f"{datetime.fromtimestamp(out.until, UTC):%H:%M:%S} UTC"
+    status = f" ({out.status})" if out.status else ""
+    if out.why == RESTS:
+        return f"rests until {until}, as the provider has asked{status}"
+    if out.why == THROTTLED:
+        return f"rests until {until}: the provider's rate limit is reached{status}"
+    what = "the provider refuses its credential" if out.why == REFUSED else "too many of its requests failed"
+    again = f", {out.times} times in a row" if out.times > 1 else ""
+    if out.until <= time.time():
+        return f"circuit half-open, one request now and then tries it: {what}{status}{again}"
+    return f"circuit open until {until}: {what}{status}{again}"

@@ -1,0 +1,88 @@
+"""Who is asked next, and when: the attempts of a plan in their order, and again where nothing else of a model is left.
+
+Called by `relay`, which tells how each attempt ended.
+"""
+
+from collections import Counter, deque
+
+from models_catalog.snapshot import Model
+from proxy import errors
+from proxy.errors import ProviderFault, Refusal
+from proxy.routing import Attempt, Plan
+
+REPEATS = 2  # attempts of a request that are made once more
+BACK_OFF = 0.25  # seconds before the first of them, twice as many before the second
+PATIENCE = 3.0  # seconds: a provider that asks to wait longer is not waited for
+
+
+class Tries:
+    """`wait`: seconds before the attempt that `next` gave."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._model = plan.attempts[0].model
+        self._waiting = deque(plan.attempts)
+        self._again: deque[tuple[Attempt, float]] = deque()
+        self._repeats = 0 if plan.is_last_resort else REPEATS
+        self._made: Counter[str] = Counter()  # by model
+        self._context = 0  # tokens: a smaller window has turned out to be too small
+        self._faults: list[ProviderFault] = []
+        self._refusal: Refusal | None = None
+        self.wait = 0.0
+
+    def next(self) -> Attempt | None:
+        """The next attempt; None: no provider is left."""
+        while self._waiting or self._again:
+            attempt, self.wait = self._take()
+            model = attempt.model
+            if self._made[model.id] < model.attempts and not self._is_too_small(model):
+                self._made[model.id] += 1
+                return attempt
+        return None
+
+    def _take(self) -> tuple[Attempt, float]:
+        """A model's own routes, then these once more, and only then another model."""
+        waiting, again = self._waiting, self._again
+        if waiting and not (again and again[0][0].model is not waiting[0].model):
+            attempt = waiting.popleft()
+            return (attempt.as_fallback() if self._made else attempt), 0.0
+        return again.popleft()
+
+    def _is_too_small(self, model: Model) -> bool:
+        return bool(self._context and model.context and model.context <= self._context)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another route can follow: nobody is then waited for to the last."""
+        return bool(self._waiting)
+
+    def failed(self, attempt: Attempt, fault: ProviderFault) -> None:
+        self._faults.append(fault)
+        if self._repeats and fault.may_be_repeated and (fault.retry_after or 0.0) <= PATIENCE:
+            said = fault.retry_after
+            self._again.append((attempt, BACK_OFF * 2 ** (REPEATS - self._repeats) if said is None else said))
+            self._repeats -= 1
+
+    def refused(self, refusal: Refusal) -> None:
+        """Not by a provider's failure: another model, or a route of the client's own format, may do."""
+        self._refusal = self._refusal or refusal
+
+    def too_small(self, model: Model, refusal: Refusal) -> None:
+        """The prompt does not fit into this model's context window."""
+        self._context = max(self._context, model.context or 0)
+        self._refusal = refusal
+        if not model.context:  # nobody knows which window would be larger
+            self._waiting = deque(attempt for attempt in self._waiting if attempt.model is not model)
+        self._again.clear()
+
+    def outcome(self) -> Refusal:
+        """The client's answer once no provider is left."""
+        if self._refusal is not None and (not self._faults or self._context):
+            return self._refusal
+        if not self._faults:
+            return errors.Unavailable(f"No provider can answer for the model {self._model.id!r} at the moment.")
+        return errors.after_all(self._faults, self._model.id)
+
+    def forget(self) -> None:
+        """Each fault holds by its traceback whoever raised it: a circle, in which the request's body would lie."""
+        self._faults.clear()
+        self._refusal = None
