@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import admission, gateways, kodna, leave, load, processes, report, tools
+from bench import admission, gateways, kodna, leave, load, planning, processes, report, tools
 from bench.gateways import Gateway
 
 PEERS: dict[str, Callable[[int], Gateway]] = {
@@ -62,6 +62,7 @@ class Run:
         self.answers = dict.fromkeys(report.SERVERS, 0)
         self.left = dict.fromkeys(report.SERVERS, 0)
         self.admission: dict[str, float] = {}
+        self.planning: dict[str, dict[str, float]] = {}
 
     def prepare(self) -> None:
         for name in self._options.names:
@@ -80,8 +81,9 @@ class Run:
 
     def measure(self) -> None:
         if set(self._options.names) & set(report.SERVERS):
-            say("admission")
+            say("admission and planning")
             self.admission = admission.measure(self._options.quick)
+            self.planning = planning.measure(self._options.quick)
         for number in range(1, self._options.rounds + 1):
             found: report.Round = {}
             self.rounds.append(found)
@@ -144,6 +146,7 @@ class Run:
             report.budgets_table(report.verdicts(self.rounds)),
         ]
         parts += [report.admission_line(self.admission)] if self.admission else []
+        parts += [report.planning_line(self.planning)] if self.planning else []
         parts += [
             report.streams_line(MANY_SERVER, found[MANY_SERVER][MANY_STEP.name])
             for found in self.rounds
@@ -163,6 +166,7 @@ class Run:
             "rounds": self.rounds,
             "budgets": report.verdicts(self.rounds),
             "admission": self.admission,
+            "planning": self.planning,
             "answers": self.answers,
             "left": self.left,
             "rows": {server: dataclasses.asdict(kodna.rows(server)) for server in self.measured()},

@@ -120,6 +120,19 @@ def admission_line(found: dict[str, float]) -> str:
     return f"Admission with every limit, credit and a budget, CPU per request: {', '.join(parts)}"
 
 
+PLANNING = {"5": 10.0, "50": 50.0}  # number of routes → µs per request, at most
+
+
+def planning_line(found: dict[str, dict[str, float]]) -> str:
+    """Of `planning.measure`."""
+    parts = []
+    for routes, most in PLANNING.items():
+        slowest, spent = max(found[routes].items(), key=lambda item: item[1])
+        met = "met" if spent < most else "MISSED"
+        parts.append(f"{routes} routes {number(spent)} µs (< {most:g}: {met}; slowest: {slowest})")
+    return f"Planning, by the slowest strategy: {', '.join(parts)}"
+
+
 def verdicts(rounds: list[Round]) -> list[dict[str, Any]]:
     return [budget.verdict(rounds, server) for budget in BUDGETS for server in SERVERS]
 

@@ -68,7 +68,7 @@ def _start() -> tuple[Gateway, asgi.Application]:
     periodic: background.Rounds = [] if settings.REDIS_URL else [(jobs.TICK, jobs.run_due)]
     counting = _counting(store, counters)  # it ends last: what the journal still moves is told to it
     work = Background("kodna-jobs", [(float("inf"), meter.encoding), *periodic])
-    health = Health(settings.REDIS_URL, lambda: tables.catalog)
+    health = Health(settings.REDIS_URL, lambda: tables.catalog, circuits=settings.CIRCUITS)
     _threads.extend([counting, *threads, work, *_health(health, tables)])
     for thread in _threads:
         thread.start()
@@ -93,7 +93,8 @@ def _health(health: Health, tables: Tables) -> list[Background]:
     def catalog() -> Snapshot:
         return tables.catalog
 
-    if settings.PROBE_SECONDS:  # nobody waits for its end: it may be waiting for a provider that is silent
+    if settings.CIRCUITS and settings.PROBE_SECONDS:
+        # Nobody waits for its end: it may be waiting for a provider that is silent.
         Background("kodna-probes", [(settings.PROBE_SECONDS, Probes(health, catalog, _ask).round)]).start()
     return [
         Background("kodna-health", [(SHARE_SECONDS, health.share)], health.close),

@@ -71,6 +71,8 @@ REFRESH_SECONDS = env.number("KODNA_REFRESH_SECONDS", 0.4, least=0.05)  # how of
 DATABASE_GRACE = env.number("KODNA_DATABASE_GRACE", 3600)
 # The most that the journal may take on the disk: beyond it new requests are refused until it has moved on.
 JOURNAL_MAX_BYTES = int(env.number("KODNA_JOURNAL_MAX_MB", 1024, least=0.001) * 1024 * 1024)
+# Routes that fail, or whose providers ask to wait, are not asked for a while; off: they always are.
+CIRCUITS = env.flag("KODNA_CIRCUITS", True)
 # Between two rounds of asking idle providers for their lists of models; 0: they are not asked.
 PROBE_SECONDS = env.number("KODNA_PROBE_SECONDS", 30)
 USAGE_DAYS = int(env.number("KODNA_USAGE_DAYS", 0))  # for how long rows are kept, 0: for ever; sums and ledger stay
@@ -280,7 +282,7 @@ UNFOLD = {
                     _page("Requests", "receipt_long", "proxy_usagerecord"),
                     {"title": "Explain", "icon": "route", "link": reverse_lazy("admin:explain")},
                     _page("Usage report", "bar_chart", "proxy_usagequarter"),
-                    _page("Route troubles", "heart_broken", "proxy_routetrouble"),
+                    _page("Route troubles", "report", "proxy_routetrouble"),
                     _page("Jobs", "schedule", "proxy_job"),
                 ],
             },

@@ -7,8 +7,10 @@ the header `x-kodna-explain: true`; the console's page Explain shows it. Nothing
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -18,8 +20,8 @@ from accounts.usd import PICO, usd
 from models_catalog.snapshot import Model, Route
 from proxy import ingress, meter, request_ids, routing
 from proxy.admission import quote_of, with_margin
-from proxy.errors import Lossy
-from proxy.exchange import Exchange, Gateway, home_of
+from proxy.errors import BadRequest, Lossy
+from proxy.exchange import Exchange, Gateway, home_of, turn_of
 from proxy.health import REFUSED, RESTS, THROTTLED, Out
 from proxy.ingress import Envelope
 from proxy.outgoing import Passage
@@ -33,6 +35,8 @@ _CLOSED = {
     "key": "the API key may use none of its groups",
     "group": "it is in none of the groups that were asked for",
 }
+# Counting and translating take a while, and no limit counts who asks: one at a time, beside the event loop.
+_THREAD = ThreadPoolExecutor(1, "kodna-explain")
 _NO_PRICER = meter.pricer(None)
 _COUNTED = 1_000_000  # characters of a prompt that are counted, not estimated
 _PER_MILLION = 10**6
@@ -87,7 +91,7 @@ class Candidate(msgspec.Struct):
 
 
 class Dropped(msgspec.Struct):
-    """`reason`: absent, format, key, group, out, attempts, context, lossy or model."""
+    """`reason`: absent, format, key, group, out, attempts, context, lossy, request or model."""
 
     model: str
     provider: str
@@ -115,25 +119,26 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Conversation(NamedTuple):
-    """`named`: by what, empty: by nothing. `home`: where it is, if anybody knows."""
+    """`named`: by what, empty: by nothing. `home`: where it is, if anybody knows. `session`: as `sessions` has it."""
 
     named: str = ""
     home: Home | None = None
+    session: str = ""
 
 
 async def answer(exchange: Exchange, envelope: Envelope, target: Target, key: Key) -> None:
     """In place of a model's answer. Raises `Refusal`, as the request itself would be refused."""
     gateway = exchange.gateway
     conversation = await find_home(gateway, envelope, key, target.model)
-    found = await asyncio.to_thread(explain, gateway, envelope, target, key, conversation)  # counting takes a while
-    await exchange.explain(encode(found))
+    work = partial(explain, gateway, envelope, target, key, conversation)
+    await exchange.explain(encode(await asyncio.get_running_loop().run_in_executor(_THREAD, work)))
 
 
 async def find_home(gateway: Gateway, envelope: Envelope, key: Key, model: Model) -> Conversation:
     previous = request_ids.route_of(envelope.previous) if envelope.previous else None
     session = ingress.session_name(envelope, key, model.id) if envelope.session else ""
     named = PREVIOUS if previous is not None else SESSION if session else ""
-    return Conversation(named, await home_of(gateway, previous, session))
+    return Conversation(named, await home_of(gateway, previous, session), session)
 
 
 def explain(
@@ -141,7 +146,7 @@ def explain(
 ) -> Explanation:
     """`tells`: an operator, also what is nobody else's business. Raises `Refusal` as `routing.plan` does."""
     model, health = target.model, gateway.health
-    turn = gateway.turns.get(model.id, 0)
+    turn = turn_of(gateway, model, conversation.session)
     plan = routing.plan(target, envelope, gateway.tables.catalog, key, health, turn, conversation.home)
     scene = _Scene(gateway, envelope, target, key, tells, plan, conversation, turn)
     tokens = _count(envelope)
@@ -174,7 +179,7 @@ class _Scene(NamedTuple):
 
 
 def _asked(scene: _Scene) -> Asked:
-    envelope, target, (named, home) = scene.envelope, scene.target, scene.conversation
+    envelope, target, home = scene.envelope, scene.target, scene.conversation.home
     routes = [attempt.route for attempt in scene.plan.attempts if home and attempt.route.provider.id == home[0]]
     return Asked(
         model=envelope.model,
@@ -184,7 +189,7 @@ def _asked(scene: _Scene) -> Asked:
         stream=envelope.stream,
         groups=envelope.groups,
         models=envelope.models,
-        conversation=named,
+        conversation=scene.conversation.named,
         home=_named(routes[0]) if routes else "",
     )
 
@@ -216,7 +221,7 @@ def _estimate(envelope: Envelope, model: Model, tokens: int) -> Estimate:
 def _sort_out(plan: Plan, envelope: Envelope, tokens: int) -> tuple[list[tuple[Attempt, list[str]]], list[Dropped]]:
     """The attempts that the request fits, with what it would lose; and the others.
 
-    Raises `BadRequest` where the first cannot be asked: nor could others be.
+    Raises `BadRequest` where the first one could not be asked: others would not be, either.
     """
     fitting: list[tuple[Attempt, list[str]]] = []
     unfit: list[Dropped] = []
@@ -232,6 +237,11 @@ def _sort_out(plan: Plan, envelope: Envelope, tokens: int) -> tuple[list[tuple[A
             passage = Passage(envelope, attempt, _NO_PRICER, "explain", 0)
         except Lossy as loss:
             unfit.append(_drop(attempt.model, attempt.route, "lossy", loss.message))
+            continue
+        except BadRequest as wrong:
+            if not fitting:
+                raise
+            unfit.append(_drop(attempt.model, attempt.route, "request", wrong.message))
             continue
         fitting.append((attempt, passage.losses.names))
     return fitting, unfit
@@ -287,7 +297,9 @@ def _place_in_tier(scene: _Scene, attempt: Attempt) -> str:
             return f"least busy: {health.busy(route.way)} running there, weight {route.weight:g}"
     if route.weight <= 0:
         return "weight 0: after the others"
-    return f"turn {scene.turn} of weighted" if attempt is tier[0] else "weighted: next in turn"
+    if attempt is not tier[0]:
+        return "weighted: next in turn"
+    return "the conversation's own turn of weighted" if scene.conversation.session else f"turn {scene.turn} of weighted"
 
 
 # --- those that are not ----------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def _put_out_at(found: Out) -> float:
 
 
 class Health:
-    """`out`: by way or place. It is replaced, never changed: read it without a lock.
+    """`out`: by way or place. It is replaced, never changed: read it without a lock. Without `circuits` nobody is out.
 
     `begins`, `ends` and `leaves` are called on the event loop; the others on any thread.
     """
@@ -121,8 +121,11 @@ class Health:
         redis_url: str = "",
         catalog: Callable[[], Snapshot] | None = None,
         clock: Callable[[], float] = time.time,
+        *,
+        circuits: bool = True,
     ) -> None:
         self.out: dict[str, Out] = {}
+        self._circuits = circuits
         self._clock = clock
         self._catalog = catalog
         self._read: Snapshot | None = None
@@ -130,7 +133,7 @@ class Health:
         self._ways: dict[str, _Way] = {}
         self._trials: dict[str, _Trials] = {}
         self._lock = threading.Lock()  # held for microseconds, and only where something is out
-        self._board = Board(redis_url, clock) if redis_url else None
+        self._board = Board(redis_url, clock) if redis_url and circuits else None
         self._is_shared = False  # Redis has the say
         self._away = ""
         self._changes: dict[str, Out | None] = {}  # that the others have not been told
@@ -179,10 +182,13 @@ class Health:
         found = self._ways.get(way)
         return (0, 0) if found is None else found.window(self._clock())
 
-    def heard(self, place: str) -> float:
-        """When it last answered a request of this process; 0: never."""
-        ways = list(self._ways.items())  # at once: the event loop adds to it
-        return max((way.heard for name, way in ways if name.startswith(f"{place}/")), default=0.0)
+    def heard(self) -> dict[str, float]:
+        """By place: when it last answered a request of this process."""
+        found: dict[str, float] = {}
+        for name, way in list(self._ways.items()):  # a copy at once: the event loop adds to it
+            place = name.partition("/")[0]
+            found[place] = max(found.get(place, 0.0), way.heard)
+        return found
 
     # --- on the event loop -------------------------------------------------------------------------------------------
 
@@ -206,7 +212,7 @@ class Health:
 
         `last_resort`: nothing else is left, it is asked even so. After True, `ends` or `leaves` must follow.
         """
-        if self.out and not self._tries(route) and not last_resort:
+        if self.out and not self._tries(route, last_resort) and not last_resort:
             return False
         way = self._ways.get(route.way)
         if way is None:
@@ -214,13 +220,17 @@ class Health:
         way.busy += 1
         return True
 
-    def _tries(self, route: Route) -> bool:
+    def _tries(self, route: Route, last_resort: bool) -> bool:
+        """Whether it is in, or still out, or this request is its trial."""
         now = self._clock()
         with self._lock:
-            names = [name for name, found in self._outs(route) if found.why in _CIRCUITS and found.until <= now]
-            if not all(self._is_free(name, now) for name in names):
-                return False
-            for name in names:
+            open_by_half = {
+                name: found for name, found in self._outs(route) if found.why in _CIRCUITS and found.until <= now
+            }
+            for name, found in open_by_half.items():
+                if not (self._is_free(name, now) and (last_resort or self._is_due(name, found, now))):
+                    return False
+            for name in open_by_half:
                 trials = self._trials_of(name)
                 trials.since, trials.granted, trials.wanted = now, None, False
         return True
@@ -310,8 +320,9 @@ class Health:
             way.bucket(now)[2] += 1
             bad, all_of_them = way.window(now)
             if bad >= FAILURES and 2 * bad >= all_of_them:
-                way.buckets.clear()
                 self._put_out(name, ERRORS, status, now, began)
+                if name in self.out:
+                    way.buckets.clear()
 
     def _put_out(self, name: str, why: str, status: int, now: float, began: float) -> None:
         """Or, where it is out and its time has passed, out again for longer."""
@@ -340,6 +351,8 @@ class Health:
 
     def _set(self, name: str, found: Out | None, instead_of: Out | None = None) -> None:
         """None: it is in. Whatever trial there was has come to its end. `instead_of`: else nothing is done."""
+        if not self._circuits:
+            return
         with self._lock:
             if instead_of is not None and self.out.get(name) is not instead_of:
                 return
@@ -451,7 +464,12 @@ class Health:
                 self._changes = {**changes, **self._changes}
                 self._released |= released
             raise
-        self._adopt({name: found for name, found in theirs.items() if self._is_known(name)})
+        strange = [name for name in theirs if not self._is_known(name)]  # of another catalog, or of a former one
+        with self._lock:
+            for name in strange:
+                if self._clock() > theirs.pop(name).until + LONGEST:
+                    self._changes[name] = None
+        self._adopt(theirs)
         self._is_shared = True
         self._claim(board)
 

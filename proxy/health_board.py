@@ -82,7 +82,8 @@ class Board:
         batch.expire(KEY, _LIFE)
         batch.hgetall(KEY)
         rows: dict[bytes, bytes] = batch.execute()[-1]
-        read = {name.decode(): self._read(name.decode(), data, ahead) for name, data in rows.items()}
+        texts = {name.decode(errors="replace"): data for name, data in rows.items()}
+        read = {name: self._read(name, data, ahead) for name, data in texts.items()}
         self._seen = {name: row for name, row in read.items() if row is not None}
         return {name: found for name, (_, found) in self._seen.items()}
 

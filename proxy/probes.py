@@ -51,6 +51,7 @@ class Probes:
         self._ask = ask
         self._clock = clock
         self._places: dict[str, _Place] = {}
+        self._heard: dict[str, float] = {}  # as this round began
 
     def round(self) -> None:
         if not self._health.leads("probes", _LEASE):
@@ -59,6 +60,7 @@ class Probes:
         self._places = {
             place: self._places.get(place) or _Place(asked=self._clock()) for place in known
         }  # what has just been added to the catalog has its first requests before it
+        self._heard = self._health.heard()
         silent: set[str] = set()  # addresses at which nobody answers: not whatever the credential
         for place, found in self._places.items():
             provider = known[place]
@@ -78,7 +80,7 @@ class Probes:
             return True
         if any(name.startswith(f"{place}/") and each.why == ERRORS for name, each in out.items()):
             return True
-        return now - max(found.asked, self._health.heard(place)) >= IDLE
+        return now - max(found.asked, self._heard.get(place, 0.0)) >= IDLE
 
     def _judge(self, place: str, found: _Place, status: int) -> None:
         found.asked = self._clock()
@@ -93,7 +95,7 @@ class Probes:
         found.failures += 1
         if found.failures == 1:
             found.fails_since = found.asked
-        heard, is_refused = self._health.heard(place), status in (401, 403)
+        heard, is_refused = self._heard.get(place, 0.0), status in (401, 403)
         is_contradicted = heard > found.fails_since or (found.is_out and place not in self._health.out)
         if is_contradicted or (is_refused and heard and not found.listed):
             found.is_mute = True

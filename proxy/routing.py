@@ -1,8 +1,8 @@
 """From a model's name to the attempts to make: a pure function of the snapshot, the request, the key and live health.
 
-Called by `relay`, `counting` and `explain`. The model's own routes come first, then the request's own `models`, then the
-catalog's fallbacks. Of one model: by priority, within one by the model's strategy, and before all where its conversation
-is at home. What is out (`health`) is asked only where nothing else is left.
+Called by `exchange`, `counting` and `explain`. The model's own routes come first, then the request's own `models`, then
+the catalog's fallbacks. Of one model: where the conversation is at home, then by priority, within one by the model's
+strategy. What is out (`health`) is asked only where nothing else is left.
 """
 
 import math

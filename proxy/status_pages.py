@@ -6,11 +6,11 @@ not need the database for that, and shows while it is away what was known before
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import groupby
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -22,7 +22,7 @@ from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import conditional_page, require_safe
 
 from models_catalog import snapshot
-from models_catalog.snapshot import Model
+from models_catalog.snapshot import Model, Vendor
 from proxy import standing, uptime
 from proxy.standing import Standing
 from proxy.uptime import DAY, DAYS, HOUR, Count, Week
@@ -102,13 +102,14 @@ def _moment(seconds: float) -> datetime:
 
 def _groups(stands: Standing) -> list[Group]:
     """By vendor, in the catalog's order."""
-    models = [(stands.models[name], state) for name, state in stands.states]
-    times = _times(stands)
-    groups = []
-    for number, (vendor, of) in enumerate(groupby(models, lambda each: each[0].vendor), 1):
-        rows = [_row(model, state, stands.week, times) for model, state in of]
-        groups.append(Group(f"vendor-{number}-{slugify(vendor.slug)}".rstrip("-"), vendor.name, rows))
-    return groups
+    times, of = _times(stands), defaultdict[Vendor, list[Row]](list)
+    for name, state in stands.states:
+        model = stands.models[name]
+        of[model.vendor].append(_row(model, state, stands.week, times))
+    return [
+        Group(f"vendor-{number}-{slugify(vendor.slug)}".rstrip("-"), vendor.name, rows)
+        for number, (vendor, rows) in enumerate(of.items(), 1)
+    ]
 
 
 def _row(model: Model, state: str, week: Week | None, times: Sequence[str]) -> Row:

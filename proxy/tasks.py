@@ -8,7 +8,7 @@ from datetime import timedelta
 from celery import shared_task
 from django.utils import timezone
 
-from proxy import jobs, rollups, troubles
+from proxy import jobs, rollups, troubles, uptime
 from proxy.counters import database
 
 HOURS = timedelta(hours=3)
@@ -44,4 +44,4 @@ def notice_providers() -> str:
 
 
 def retain() -> str:
-    return f"{rollups.retain()} requests deleted"
+    return f"{rollups.retain()} requests and {uptime.forget()} hours of uptime deleted"

@@ -1,8 +1,8 @@
 """How often models and their providers have answered, by the hour: from the attempts of the rows of usage.
 
 `usage` adds to the sums in its transaction, so that they are as exact as the rows; `tasks` deletes old hours;
-`standing` reads them. What the client is to blame for, or nobody (a refused request, one that was left, a provider that was not
-asked), counts neither as good nor as bad.
+`standing` reads them. What the client is to blame for, or nobody (a refused request, one that was left, a provider that
+was not asked), counts neither as good nor as bad.
 """
 
 import logging

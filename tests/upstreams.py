@@ -7,6 +7,7 @@
 import asyncio
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -27,14 +28,14 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class Reply:
-    """`pieces` are written one by one. `end`: whole, cut (the connection is closed before its time) or hang."""
+    """`pieces` are written one by one. `end`: whole, cut (the connection is closed before its time), reset or hang."""
 
     pieces: Sequence[bytes]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: dict(SSE_HEADERS))
     wait: float = 0  # seconds before the status line
     pause: float = 0  # seconds before each piece but the first
-    end: Literal["whole", "cut", "hang"] = "whole"
+    end: Literal["whole", "cut", "reset", "hang"] = "whole"
     sized: bool = False  # content-length instead of chunks
     wire: bool = False  # the pieces are the bytes on the wire, status line and all
 
@@ -138,6 +139,9 @@ def cut(data: bytes, *places: int) -> list[bytes]:
 # --- the providers ---------------------------------------------------------------------------------------------------
 
 
+_ON_ITS_WAY = 0.05  # seconds: a reset takes away what has not been read
+
+
 class _Script:
     """What has been asked, and what is to be answered: the replies in turn, the last one again and again."""
 
@@ -215,7 +219,11 @@ class _Connection(asyncio.Protocol):
             self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked and piece else piece)
         if reply.end == "hang":
             await asyncio.Event().wait()
-        if reply.end == "cut" or reply.wire:
+        if reply.end == "reset":
+            await asyncio.sleep(_ON_ITS_WAY)
+            linger = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        if reply.end in ("cut", "reset") or reply.wire:
             request.answered = True  # it is this side that leaves
             self._transport.close()
             return
@@ -315,7 +323,7 @@ class _MockStream(httpx.AsyncByteStream):
         if self._reply.end == "hang":
             await asyncio.Event().wait()
         self._received.answered = True
-        if self._reply.end == "cut":
+        if self._reply.end in ("cut", "reset"):
             raise httpx.ReadError("the provider broke off")
 
     async def aclose(self) -> None:

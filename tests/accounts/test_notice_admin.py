@@ -39,6 +39,16 @@ def test_filter(operator, state, shown):
     assert [notice.text for notice in rows] == [shown]
 
 
+def test_about_the_gateway_itself(operator):
+    notices.stand(Notice.Kind.CREDENTIAL_REFUSED, {"3.0.ab": Case(None, "a key is refused", {})})
+    assert "a key is refused" in operator.get(PAGE).content.decode()
+    account = Account.objects.get()
+    shown = operator.get(PAGE, {"account__id__exact": account.pk}).context_data["cl"].queryset
+    assert shown.count() == 2
+    shown = operator.get(PAGE, {"account__isnull": "True"}).context_data["cl"].queryset
+    assert [notice.text for notice in shown] == ["a key is refused"]
+
+
 def test_nothing_is_changed_here(operator):
     notice = Notice.objects.get(subject="2")
     assert operator.get(f"{PAGE}add/").status_code == 403

@@ -86,6 +86,17 @@ def test_old_ones_are_forgotten_when_they_are_over(account):
     assert notices.forget() == "1 rows deleted"
 
 
+def test_about_the_gateway_itself(mail, receiver, mailoutbox):
+    """There is no account: the operators' alone."""
+    case = {"3.0.ab": Case(None, "it is down", {"provider": "openai"})}
+    assert notices.stand(Notice.Kind.ROUTE_DOWN, case) == "1 new, 0 resolved, 1 open"
+    assert notices.deliver() == "2 sent, 0 failed"
+    (sent,), (said,) = mailoutbox, receiver.requests
+    assert (sent.subject, sent.recipients()) == ("[Kodna] a provider fails", ["ops@example.com"])
+    body = json.loads(said.body)
+    assert (body["type"], body["data"]) == ("provider.route_down", {"provider": "openai"})
+
+
 # --- webhook ---------------------------------------------------------------------------------------------------------
 
 

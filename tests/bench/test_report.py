@@ -101,3 +101,9 @@ def test_what_admission_costs() -> None:
     assert "memory 12.3 µs (≤ 15: met)" in line
     assert "redis 130 µs (≤ 120: MISSED)" in line
     assert "redis" not in report.admission_line({"memory": 1})
+
+
+def test_what_planning_costs() -> None:
+    line = report.planning_line({"5": {"weighted": 1.5, "fastest": 2.5}, "50": {"weighted": 1, "fastest": 60}})
+    assert "5 routes 2.5 µs (< 10: met; slowest: fastest)" in line
+    assert "50 routes 60 µs (< 50: MISSED; slowest: fastest)" in line

@@ -9,7 +9,7 @@ import time
 import traceback
 from dataclasses import replace
 
-from tests.exact import hard_cap, limits, nothing_lost, reports, revocation
+from tests.exact import hard_cap, limits, nothing_lost, reports, revocation, routing
 from tests.exact.checks import Verdict
 from tests.exact.fleet import House, Variant, own_house
 
@@ -19,6 +19,7 @@ SCENARIOS = {
     "limits": limits.SCENARIO,
     "revocation": revocation.SCENARIO,
     "reports": reports.SCENARIO,
+    "routing": routing.SCENARIO,
 }
 
 

@@ -202,6 +202,10 @@ class _Connection(asyncio.Protocol):
             self.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
             self._transport.close()
             return
+        if self._target == b"/v1/models":  # whoever asks whether it is there
+            body = b'{"object":"list","data":[]}'
+            self.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            return
         asked = json.loads(self._body)
         most = asked.get("max_completion_tokens", asked.get("max_tokens"))
         name, model, prompt = f"chatcmpl-{len(self._account)}", asked["model"], prompt_tokens(asked["messages"])

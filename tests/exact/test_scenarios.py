@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.exact import hard_cap, limits, nothing_lost, revocation
+from tests.exact import hard_cap, limits, nothing_lost, revocation, routing
 from tests.exact.checks import Verdict
 from tests.exact.fleet import House, Plan, Variant
 
@@ -22,6 +22,7 @@ _CLOSED = Variant(Plan(), lambda *words: nothing_lost.database_away(nothing_lost
         pytest.param(hard_cap.SCENARIO["sqlite"], {"streams": 20, "seconds": 3}, id="hard cap on SQLite"),
         pytest.param(_CLOSED, {"streams": 8, "seconds": 1.5}, id="database away"),
         pytest.param(limits.SCENARIO["requests"], {"streams": 200}, id="requests a minute"),
+        pytest.param(routing.SCENARIO["redis"], {}, id="routes that fail"),
         pytest.param(revocation.SCENARIO["redis"], {"streams": 8, "seconds": 0.5}, id="revocation"),
     ],
 )

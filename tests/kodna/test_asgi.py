@@ -5,14 +5,17 @@ import json
 import random
 import re
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import httpx
 import pytest
 
-from tests.gateway import Gateway
-from tests.processes import HOST
+from tests.conftest import MakeGateway
+from tests.gateway import UNCHECKED, Gateway, catalog, model, provider
+from tests.processes import HOST, wait_for
+from tests.upstreams import Upstream, error_reply
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "vendor/recorded", "messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -131,6 +134,22 @@ def test_preflight(house: House) -> None:
     assert answer.headers["access-control-allow-headers"] == "authorization,x-stainless-os"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert "access-control-allow-credentials" not in answer.headers
+
+
+# --- what runs beside it ---------------------------------------------------------------------------------------------
+
+
+def test_a_credential_that_is_refused_comes_into_the_database(make_gateway: MakeGateway, upstream: Upstream) -> None:
+    """Its place is out at once; a thread writes it down; a job makes a notice of it."""
+    house = make_gateway()
+    key = house.set_up(catalog({"only": provider(upstream.base_url)}, {"m": model(("only", "there"))}))
+    upstream.answers(error_reply(401, "no"))
+    with house, house.client(key) as client:
+        assert client.post(CHAT, content=BODY.replace(b"vendor/recorded", b"m")).status_code == 502
+        with closing(sqlite3.connect(house.data_dir / "kodna.sqlite3")) as database:
+            rows = wait_for(lambda: database.execute("SELECT provider, why FROM proxy_routetrouble").fetchall(), 15)
+        assert rows == [("only", "refused")]
+        assert "0 resolved, 1 open; routes" in house.manage("jobs", "run", "notice-providers", UNCHECKED)
 
 
 # --- requests that no library sends ----------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ PROVIDER = {
     "supports": "chat",
     "headers": "",
     "max_concurrency": 0,
+    "credentials-TOTAL_FORMS": 0,
+    "credentials-INITIAL_FORMS": 0,
     **TIMEOUTS,
 }
 NO_LIMITS = {"rps": 0, "rpm": 0, "tpm": 0, "concurrency": 0}
@@ -35,6 +37,8 @@ MODEL = {
     "slug": "m",
     "is_active": "on",
     "limits": "pass",
+    "strategy": "fastest",
+    "attempts": 3,
     "position": 0,
     "input_modalities": "text",
     "output_modalities": "text",

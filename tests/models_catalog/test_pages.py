@@ -11,15 +11,17 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 import yaml
 from django.test import Client
+from django.utils import timezone
 
-from models_catalog import pages
-from models_catalog.models import Alias, Catalog, Model, Provider, Route, Vendor
+from models_catalog import aliases, pages
+from models_catalog.models import Alias, Announcement, Catalog, Model, Provider, Route, Vendor
 from proxy import errors
 from tests.upstreams import Received, Reply, Upstream, chat_stream, completion, json_reply
 
@@ -136,6 +138,41 @@ def test_a_change_of_the_catalog_shows_at_once(client: Client, provider: Provide
     model.is_active = False
     model.save(update_fields=["is_active"])
     assert 'class="model-id">first<' not in text(client)
+
+
+def test_an_announcement_shows_at_once(client: Client) -> None:
+    now = timezone.now()
+    notice = Announcement.objects.create(
+        kind="maintenance", title="<Saturday>", text="See https://status.example/1", ends_at=now + timedelta(hours=1)
+    )
+    Announcement.objects.create(title="Later", begins_at=now + timedelta(hours=1))
+    top = text(client).split('<section id="overview"')[0]
+    assert "&lt;Saturday&gt;" in top
+    assert '<a href="https://status.example/1"' in top
+    assert "Later" not in top
+    notice.is_active = False
+    notice.save()
+    assert "Saturday" not in text(client)
+
+
+def test_announcements_come_and_go_by_themselves(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the catalog changes meanwhile."""
+    now = timezone.now()
+    Announcement.objects.create(title="Saturday", begins_at=now + timedelta(hours=1), ends_at=now + timedelta(hours=2))
+    found = []
+    for hours in (0, 1.5, 2.5):
+        monkeypatch.setattr(pages.time, "time", lambda hours=hours: (now + timedelta(hours=hours)).timestamp())
+        found.append("Saturday" in text(client))
+    assert found == [False, True, False]
+
+
+def test_what_routing_takes_and_tells_is_there(client: Client, provider: Provider) -> None:
+    add("gpt-4o", provider)
+    page = text(client)
+    names = {"models", "group", "previous_request_id", "x-kodna-fallback-layer", "x-kodna-previous", "/v1/status"}
+    names |= {"/v1/models/uptime", "session_id", "prompt_cache_key", "x-session-id", "metadata.user_id", *aliases.NAMES}
+    assert {name for name in names if f"<code>{name}</code>" not in page} == set()
+    assert 'href="/status"' in page
 
 
 def test_an_unchanged_page_is_not_sent_again(client: Client, provider: Provider) -> None:

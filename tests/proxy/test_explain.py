@@ -122,6 +122,15 @@ async def test_a_conversation_that_is_at_home(tmp_path: Path) -> None:
     assert found["candidates"][0]["why"] == "home of the conversation"
 
 
+async def test_a_conversation_has_its_own_turn(tmp_path: Path) -> None:
+    inside = house(tmp_path, replace(model("m"), routes=ways("first", "second", "third")))
+    for name in "abcdef":
+        found = await ask(inside, prompt_cache_key=name)
+        answer = await inside.post({"model": "m", "messages": HELLO, "prompt_cache_key": name})
+        assert names(found)[0] == answer.headers["x-kodna-provider"]
+        assert found["candidates"][0]["why"] == "the conversation's own turn of weighted"
+
+
 async def test_why_a_route_is_not_asked(tmp_path: Path) -> None:
     routes = (
         *(Route(provider("first"), "x"), Route(provider("other", groups=frozenset({"two"})), "x")),
@@ -175,6 +184,16 @@ async def test_what_would_be_lost(tmp_path: Path) -> None:
     )
     assert names(answer.json) == ["first"]
     assert whys(answer.json)["claude"][0] == "lossy"
+
+
+async def test_what_another_format_cannot_read(tmp_path: Path) -> None:
+    """Who is asked first takes it as it is."""
+    wrong: dict[str, Any] = {"tools": [{"type": "function", "function": 5}]}
+    claude, own = provider("claude", dialect="anthropic"), provider("first")
+    found = await ask(house(tmp_path / "own", model("m", own, claude)), **wrong)
+    assert (names(found), whys(found)["claude"][0]) == (["first"], "request")
+    refused = await ask(house(tmp_path / "other", model("m", claude, own)), 400, **wrong)
+    assert refused["error"]["param"].startswith("tools")
 
 
 def put_out(inside: Inside, why: str, name: str = "first", **more: Any) -> Out:

@@ -1,9 +1,11 @@
 """The console's page Explain: what is typed in is planned with, and forgotten."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
@@ -14,7 +16,10 @@ from models_catalog.snapshot import Absent
 from proxy import explain_admin
 from proxy.explain_admin import OFFERED
 from proxy.upstream import Pool
-from tests.proxy.inside import KEY, Inside, model, provider, snapshot
+from tests.gateway import catalog
+from tests.gateway import model as model_row
+from tests.gateway import provider as provider_row
+from tests.proxy.inside import HELLO, KEY, Inside, model, provider, snapshot
 from tests.upstreams import MockUpstream
 
 URL = "/admin/explain/"
@@ -136,6 +141,37 @@ def test_the_keys_that_are_offered_are_few(admin_client, inside):
     many = {bytes([1, *divmod(number, 256)]): replace(KEY, id=number) for number in range(2 * OFFERED)}
     inside.tables.keys = replace(table, by_digest=many)
     assert admin_client.get(URL).content.count(b'<option value="mine (') == OFFERED
+
+
+MAKE_OPERATOR = "from accounts.models import User; User.objects.create_superuser('op', password='correct horse 42')"
+
+
+def fields_of(page: httpx.Response) -> dict[str, str]:
+    found = re.search('csrfmiddlewaretoken" value="([^"]+)', page.text)
+    assert found, page.text[:1000]
+    return {"csrfmiddlewaretoken": found[1]}
+
+
+@pytest.mark.any_database
+def test_a_running_gateway(make_gateway, upstream):
+    """The page shows the very turn at which the next request is."""
+    gateway = make_gateway(server="uvicorn")
+    ways = {"priority": 1, "weight": 1}
+    routes = [{"provider": name, "model": "there", **ways} for name in ("first", "second")]
+    providers = {name: provider_row(upstream.base_url, "sk-upstream") for name in ("first", "second")}
+    key = gateway.set_up(catalog(providers, {"m": {**model_row(("first", "there")), "routes": routes}}))
+    gateway.manage("shell", "-v", "0", "-c", MAKE_OPERATOR)
+    gateway.start()
+    with gateway.client(follow_redirects=True) as console, gateway.client(key) as client:
+        login = fields_of(console.get(URL)) | {"username": "op", "password": "correct horse 42", "next": URL}
+        page = console.post("/admin/login/", data=login, headers={"referer": gateway.url})
+        for turn in range(3):
+            page = console.post(URL, data={"model": "m", **fields_of(page)})
+            place = re.search(r'kd-place">1</td>\s*<td class="kd-place">(\w+)', page.text)
+            assert f"turn {turn} of weighted" in page.text
+            answer = client.post("/v1/chat/completions", json={"model": "m", "messages": HELLO})
+            assert place
+            assert answer.headers["x-kodna-provider"] == place[1]
 
 
 def test_the_live_gateway(admin_client, tmp_path):

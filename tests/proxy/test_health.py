@@ -412,12 +412,12 @@ def test_speed(world):
 
 
 def test_heard(world):
-    assert world.health.heard(ROUTE.provider.place) == 0
     world.answers()
     world.wait(9)
     world.fails()
-    assert world.health.heard(ROUTE.provider.place) == EPOCH
-    assert world.health.heard(ROUTE.provider.place[:-1]) == 0
+    world.fails(1, route=SAME_PLACE)
+    world.fails(1, route=OTHER)
+    assert world.health.heard() == {ROUTE.provider.place: EPOCH, OTHER.provider.place: 0}
 
 
 def test_ways_that_the_catalog_no_longer_has():
@@ -439,6 +439,19 @@ def test_ways_that_the_catalog_no_longer_has():
     health.share()
     assert list(health._ways) == [OTHER.way]
     assert list(health._trials) in ([], [OTHER.way])
+
+
+def test_without_circuits_nobody_is_out(redis_url):
+    world = World()
+    world.health = Health(redis_url, clock=world.clock, circuits=False)
+    for fault in (failure(), refusal(401), failure(429), failure(429, retry_after=9)):
+        world.fails(5, fault)
+        world.wait(1)
+    world.health.is_away(ROUTE.provider.place, 0)
+    assert world.health.out == {}
+    assert world.health.window(ROUTE.way) == (5, 5)
+    with Redis.from_url(redis_url) as redis:
+        assert not redis.keys()
 
 
 # --- invariants ------------------------------------------------------------------------------------------------------
@@ -704,7 +717,14 @@ def test_what_another_process_has_of_an_older_catalog(redis_url):
     other.health.share()
     assert list(health.out) == [OTHER.way]
     assert len(other.health.out) == 2
-    other.health.close()
+    other.health._board.close()  # it is killed
+    ahead = health._board._ahead()
+    health._board._ahead = lambda: ahead
+    clock.now += 2 * 3600
+    health.share()
+    health.share()
+    with Redis.from_url(redis_url) as redis:
+        assert not redis.hkeys("kodna:health"), "it does not stay for ever"
     health.close()
 
 

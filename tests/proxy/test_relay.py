@@ -38,6 +38,8 @@ HELLO = [{"role": "user", "content": "Hello there"}]
 SECRET = "sk-upstream-credential-1234567890"
 CHAT = "/v1/chat/completions"
 KEEPALIVE = 0.25
+# Providers fail in every test: none may be left out for the next one.
+ENV = {"KODNA_REFRESH_SECONDS": "0.1", "KODNA_CIRCUITS": "off"}
 
 
 @dataclass
@@ -66,7 +68,7 @@ def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Itera
     patience = {"connect": 0.4, "first_byte": 0.4, "idle": 0.4, "total": 1.2}
     with Upstream() as first, Upstream() as second, RefusingUpstream() as refusing:
         gateway = _new_gateway(
-            server=request.param, env={"KODNA_KEEPALIVE_SECONDS": str(KEEPALIVE), "KODNA_REFRESH_SECONDS": "0.1"}
+            server=request.param, env={**ENV, "KODNA_KEEPALIVE_SECONDS": str(KEEPALIVE)}
         )
         patient = {"connect": 5, "first_byte": 10, "idle": 10, "total": 60}
         key = gateway.set_up(
@@ -274,8 +276,9 @@ def test_all_have_failed(house: House, fault: str, status: int, code: str) -> No
         assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("7", "7000")
     row = house.row(answer)
     assert (row["status"], row["outcome"], row["error_code"]) == (status, "failed", code)
-    tried = row["attempts"]
-    assert [(each["provider"], bool(each["reason"])) for each in tried] == [("first", True), ("second", True)]
+    tried = [(each["provider"], bool(each["reason"])) for each in row["attempts"]]
+    repeated = fault in {"500", "503"}  # they may be over in a moment
+    assert tried == [("first", True), ("second", True)] * (2 if repeated else 1)
     assert SECRET not in str(row)
 
 

@@ -255,7 +255,7 @@ def test_the_same_credential_of_several() -> None:
     found = replace(model("m"), routes=tuple(Route(each, "there") for each in (first, second, other)))
     for turn in range(5):
         ordered = planned(catalog=snapshot(found), home=(5, 1), turn=turn).attempts
-        assert [each.route.provider.credential for each in ordered][0] == 1
+        assert ordered[0].route.provider.credential == 1
     gone = planned(catalog=snapshot(found), home=(5, 9)).attempts[0]
     assert gone.route.provider.id == 5, "another credential of its provider"
 

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import MakeGateway
 from tests.gateway import Gateway, catalog, model, provider
 from tests.processes import wait_for
-from tests.upstreams import Received, Reply, Upstream, completion
+from tests.upstreams import Received, Reply, Upstream, chat_stream, completion, error_reply
 
 SECRETS = ("sk-first", "sk-second", "sk-third", "sk-fourth")
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
@@ -142,11 +142,13 @@ def shared(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterato
     """Daphne on SQLite; uvicorn with two workers on PostgreSQL and Redis.
 
     `m`: a provider with four credentials, then another. `l`: one that a test ends, then the same other.
+    `other`: at that one alone.
     """
+    env = {"KODNA_KEEPALIVE_SECONDS": "0.1"}
     if request.param == "daphne":
-        gateway = _new_gateway()
+        gateway = _new_gateway(env=env)
     else:
-        gateway = _new_gateway("postgresql", redis=True, server="uvicorn", workers=2)
+        gateway = _new_gateway("postgresql", redis=True, server="uvicorn", workers=2, env=env)
     others = [{"name": secret, "api_key": secret} for secret in SECRETS[1:]]
     leaving = Upstream().__enter__()
     with Upstream(Caching()) as upstream:
@@ -157,6 +159,7 @@ def shared(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterato
         }
         models = {"m": model(("caching", "there"), ("second", "there"))}
         models["l"] = model(("leaving", "there"), ("second", "there"))
+        models["other"] = model(("leaving", "there"))
         key = gateway.set_up(catalog(providers, models), name="shared")
         with gateway:
             yield House(gateway, key, upstream, leaving, Caching())
@@ -182,7 +185,7 @@ def test_it_works(house: House) -> None:
     assert caching.prompts == direct.prompts
     assert caching.hits >= 0.99 * direct.hits > 0.7 * direct.prompts, (caching.hits, direct.hits)
     begun = Counter(next(iter(credentials)) for credentials in caching.served.values())
-    assert begun.keys() == set(SECRETS), f"all of them are used: {begun}"
+    assert len(begun) >= 3, f"they are shared out: {begun}"  # by chance: fewer once in 100,000 runs
 
 
 def ask(client: httpx.Client, previous: str = "", **more: Any) -> httpx.Response:
@@ -208,7 +211,10 @@ def test_the_previous_request_over_processes_and_a_restart(house: House) -> None
             request_id = answer.headers["x-request-id"]
         spread = {secret_of(house) for _ in range(8) if ask(client)}
         assert len(spread) > 1, "who names none goes anywhere"
+        ask(client, group="second", prompt_cache_key="d")
         house.gateway.restart()
+        if house.gateway.redis_url:
+            assert ask(client, prompt_cache_key="d").headers["x-kodna-provider"] == "second"
         for _ in range(4):
             answer = ask(client, request_id)
             assert (secret_of(house), answer.headers["x-kodna-previous"]) == (secret, "kept")
@@ -254,10 +260,39 @@ def _found(answer: httpx.Response) -> Any:
     return answer.json() if answer.status_code == 200 else None
 
 
+def test_a_conversation_stays_where_it_was_answered_last(house: House) -> None:
+    """In whichever process, and although another provider comes first."""
+    with house.client() as client:
+        ask(client, group="second", prompt_cache_key="c")
+        answers = [ask(client, prompt_cache_key="c").headers for _ in range(8)]
+    assert {(answer["x-kodna-provider"], answer["x-kodna-fallback"]) for answer in answers} == {("second", "false")}
+
+
+def test_a_stream_that_had_begun_with_a_comment(house: House) -> None:
+    """Its status was out before anybody knew who would answer."""
+    house.upstream.answers(chat_stream(wait=0.3), completion())
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "group": "second", "stream": True}
+    with house.client() as client:
+        with client.stream("POST", CHAT, json={**body, "prompt_cache_key": "slow"}) as answer:
+            assert answer.read().startswith(b":")
+        assert ask(client, prompt_cache_key="slow").headers["x-kodna-provider"] == "second"
+
+
+def test_another_model_does_not_move_it(house: House) -> None:
+    """Where a fallback answered there is no cache of the model that was asked for."""
+    with house.client() as client:
+        ask(client, group="second", prompt_cache_key="b")
+        house.upstream.answers(error_reply(404, "The model does not exist.", "model_not_found"))
+        answer = ask(client, models=["other"], prompt_cache_key="b")
+        assert (answer.headers["x-kodna-model"], answer.headers["x-kodna-provider"]) == ("other", "leaving")
+        house.upstream.answers(completion())
+        assert ask(client, prompt_cache_key="b").headers["x-kodna-provider"] == "second"
+
+
 def test_a_provider_that_is_gone(house: House) -> None:
     with house.client() as client:
         shown = ask(client, model="l", prompt_cache_key="a").headers["x-request-id"]
-        assert len(house.leaving.requests) == 1
+        assert house.leaving.last.json["prompt_cache_key"] == "a"
         house.leaving.__exit__()
         answer = ask(client, shown, model="l", prompt_cache_key="a")
         assert (answer.headers["x-kodna-provider"], answer.headers["x-kodna-previous"]) == ("second", "moved")

@@ -56,5 +56,5 @@ def test_rows_that_are_too_old(settings):
     settings.USAGE_DAYS = 30
     row("old", days=31)
     row("new", days=29)
-    assert tasks.retain() == "1 requests deleted"
+    assert tasks.retain() == "1 requests and 0 hours of uptime deleted"
     assert UsageRecord.objects.get().request_id == "new"
