@@ -224,7 +224,7 @@ def freeze_provider(row: rows.Provider) -> list[Keyed]:
     These are its own field and its `credentials`; where the field is empty, only they. With none at all, it is asked
     without one.
     """
-    others = list(row.credentials.all())
+    others = list(row.credentials.all()) if row.pk else []  # one that is not stored yet has none
     try:
         base_url = _address(row)
     except Unusable as reason:

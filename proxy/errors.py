@@ -115,12 +115,13 @@ class Internal(Refusal):
 # Statuses that say nothing of the request itself: it may be answered a moment later.
 _TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _THROTTLED = 429
+_NOT_ASKED = frozenset({"busy", "skipped"})  # reasons
 
 
 class ProviderFault(Exception):
     """What went wrong at one provider. `message` may go to a client: it holds no credential and no address.
 
-    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy. `is_sure` False: it
+    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy, skipped. `is_sure` False: it
     was told by its words alone, which a client may have put there, so that it says nothing of the route's health.
     `is_credential`: this gateway's is refused.
     """
@@ -183,7 +184,7 @@ def after_all(faults: list[ProviderFault], model: str) -> Refusal:
         message = f"{tried}: its own rate limit is reached, not yours. {last.message}"
         return RateLimited(message, retry_after=min(waits, default=1.0))
     message = f"{tried}: {last.message}"
-    if all(fault.reason == "busy" for fault in faults):
+    if all(fault.reason in _NOT_ASKED for fault in faults):
         return Unavailable(message, retry_after=1.0)
     if last.reason == "timeout":
         return AllTimedOut(message)

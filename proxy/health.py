@@ -4,7 +4,8 @@
 with the other processes (`share`). A *way* is a route (`Route.way`), a *place* a provider's credential
 (`Provider.place`): each is `out` by its own name. The states of one:
 
-    in       answers are counted in a window of a minute. Five failures that are half of all, and the way is out.
+    in       answers are counted in a window of a minute. Five failures in it, and the way is out, where they are half
+             of all or came one after the other.
     out      (errors, refused) not asked until its time has passed, but where nothing else is left
     half-open  then one real request is let through, over all processes, once a hundred others have gone elsewhere or
              a minute has passed since it went out. Answered: in. Failed: out for longer.
@@ -48,14 +49,15 @@ _ANSWERED = frozenset({"malformed", "error"})  # faults inside an answer that sa
 
 
 class _Way:
-    """`buckets`: (number, good, bad) of the window, the newest last. `throttled`: 429s in a row."""
+    """`buckets`: (number, good, bad) of the window, the newest last. `streak`: failures in a row; `throttled`: 429s."""
 
-    __slots__ = ("buckets", "busy", "heard", "measured", "seconds", "throttled")
+    __slots__ = ("buckets", "busy", "heard", "measured", "seconds", "streak", "throttled")
 
     def __init__(self) -> None:
         self.busy = 0
         self.buckets: list[list[int]] = []
         self.heard = 0.0
+        self.streak = 0
         self.throttled = 0
         self.seconds: float | None = None
         self.measured = 0.0
@@ -224,13 +226,13 @@ class Health:
         """Whether it is in, or still out, or this request is its trial."""
         now = self._clock()
         with self._lock:
-            open_by_half = {
+            half_open = {
                 name: found for name, found in self._outs(route) if found.why in _CIRCUITS and found.until <= now
             }
-            for name, found in open_by_half.items():
+            for name, found in half_open.items():
                 if not (self._is_free(name, now) and (last_resort or self._is_due(name, found, now))):
                     return False
-            for name in open_by_half:
+            for name in half_open:
                 trials = self._trials_of(name)
                 trials.since, trials.granted, trials.wanted = now, None, False
         return True
@@ -251,7 +253,7 @@ class Health:
         way, now = self._ended(route), self._clock()
         if fault is None:
             way.heard = now
-            way.throttled = 0
+            way.streak = way.throttled = 0
             way.bucket(now)[1] += 1
             if first_token is not None:
                 way.measure(first_token, now)
@@ -286,7 +288,8 @@ class Health:
                 trials = self._trials.get(name)
                 if trials is not None and trials.since is not None and began >= trials.since - SLACK:
                     self._trials[name] = _Trials(given_back=now)
-                    self._released.add(name)
+                    if self._board is not None:
+                        self._released.add(name)
 
     def _has_answered(self, name: str, found: Out, began: float) -> None:
         if found.why in _CIRCUITS and began >= _put_out_at(found):
@@ -318,11 +321,13 @@ class Health:
             self._put_out(name, found.why, status, now, began)
         elif found is None or found.until <= now:
             way.bucket(now)[2] += 1
+            way.streak += 1
             bad, all_of_them = way.window(now)
-            if bad >= FAILURES and 2 * bad >= all_of_them:
+            if bad >= FAILURES and (2 * bad >= all_of_them or way.streak >= FAILURES):
                 self._put_out(name, ERRORS, status, now, began)
                 if name in self.out:
                     way.buckets.clear()
+                    way.streak = 0
 
     def _put_out(self, name: str, why: str, status: int, now: float, began: float) -> None:
         """Or, where it is out and its time has passed, out again for longer."""

@@ -25,6 +25,7 @@ WHAT = {
     "notice-low-balances": "Notes accounts whose balance is low.",
     "notice-budgets": "Notes keys that have spent 80 or 100 percent of their budget.",
     "notice-expiring-keys": "Notes keys that expire within seven days.",
+    "notice-providers": "Notes credentials that their provider refuses, and routes that have failed for long.",
     "deliver-notices": "Sends notices by mail and webhook.",
     "roll-up-hours": "Checks the usage sums of the last hours against the requests.",
     "roll-up-days": "Checks the usage sums of the last days against the requests.",

@@ -183,7 +183,7 @@ async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_
     """One attempt, and what it says of the route's health."""
     health, route = exchange.gateway.health, attempt.route
     if not health.begins(route, last_resort=not has_more):
-        raise ProviderFault("busy", "whether it answers again is just being tried.")
+        raise ProviderFault("skipped", "whether it answers again is just being tried.")
     seconds = exchange.seconds_left(attempt) / (2 if has_more else 1)
     try:
         await _in_its_place(exchange, envelope, attempt, seconds, QUEUE if has_more else LONG_QUEUE)

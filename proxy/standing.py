@@ -26,7 +26,7 @@ FEW = 0.05  # of the last hour's requests: up to so many failures a model has no
 ONCE = 1.5  # failures: fewer are none, whatever their part
 ALL = 2.5  # requests that have failed, where none was answered
 FRESH_SECONDS = 2.0  # for which an answer is kept
-PATIENCE = 1.0  # seconds for the database: after that, what is known has to do
+AWAY_SECONDS = 5.0  # for which the database has said nothing: it is not asked for figures
 
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"public, max-age=2")]
 _UNPROVEN = frozenset({ERRORS, REFUSED})  # such a route is out until it has answered, not only for a time
@@ -101,10 +101,10 @@ class StandingEndpoints:
 
     async def _week(self) -> Week | None:
         """One reads the database for all who wait, and on a thread of its own."""
-        if not uptime.latest.is_fresh:
+        if not uptime.latest.is_fresh and has_database(self._gateway):
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(database_sync_to_async(uptime.latest.read)())
-            await asyncio.wait({self._reading}, timeout=PATIENCE)
+            await asyncio.wait({self._reading}, timeout=uptime.PATIENCE)
         return uptime.latest.known
 
     async def _send(self, scope: Scope, send: Send, body_of: Callable[[Standing], Any]) -> None:
@@ -113,6 +113,11 @@ class StandingEndpoints:
             body = msgspec.json.encode(body_of(now(self._gateway)))
             self._kept[body_of] = time.monotonic() + FRESH_SECONDS, body
         await replies.answer(send, 200, [*_HEADERS, *replies.common(request_ids.new(), scope)], body)
+
+
+def has_database(gateway: Gateway) -> bool:
+    """As the catalog's own look at it says: whoever asked it for figures while it is away would wait for long."""
+    return gateway.tables.age < settings.REFRESH_SECONDS + AWAY_SECONDS
 
 
 def now(gateway: Gateway) -> Standing:

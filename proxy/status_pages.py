@@ -72,10 +72,11 @@ def status(request: HttpRequest) -> HttpResponse:
 
 
 def _standing(request: HttpRequest) -> Standing:
-    week = uptime.latest.read()
     gateway = getattr(request, "scope", {}).get("kodna.gateway")
     if gateway is None:  # a server of Django's pages alone: what other processes have noted
-        return standing.standing(snapshot.load(), {}, week, time.time())
+        return standing.standing(snapshot.load(), {}, uptime.latest.read(), time.time())
+    if standing.has_database(gateway):
+        uptime.latest.read()
     return standing.now(gateway)
 
 

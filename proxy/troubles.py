@@ -5,7 +5,7 @@ notices of it (`notice`). No secret is in it: a credential goes by its name.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -92,18 +92,18 @@ def notice() -> str:
     """The job: what stands is told to the operator once."""
     now = timezone.now()
     RouteTrouble.objects.filter(seen_at__lt=now - SILENT).delete()
-    refused = RouteTrouble.objects.filter(why=REFUSED).order_by("name")
-    down = RouteTrouble.objects.filter(why=ERRORS, since__lte=now - DOWN).order_by("name")
+    refused = RouteTrouble.objects.filter(why=REFUSED)
+    down = RouteTrouble.objects.filter(why=ERRORS, since__lte=now - DOWN)
     told = [
-        notices.stand(notices.Kind.CREDENTIAL_REFUSED, dict(_cases(list(refused), _refused))),
-        notices.stand(notices.Kind.ROUTE_DOWN, dict(_cases(list(down), _down))),
+        notices.stand(notices.Kind.CREDENTIAL_REFUSED, dict(_cases(refused, _refused))),
+        notices.stand(notices.Kind.ROUTE_DOWN, dict(_cases(down, _down))),
     ]
     return f"credentials: {told[0]}; routes: {told[1]}"
 
 
-def _cases(rows: list[RouteTrouble], words: Callable[[RouteTrouble, str], str]) -> Iterator[tuple[str, Case]]:
+def _cases(rows: Iterable[RouteTrouble], words: Callable[[RouteTrouble, str], str]) -> Iterator[tuple[str, Case]]:
     """One for each; one for all of a credential's, where it is out as a whole or there are many."""
-    for place, group in groupby(rows, key=_place):
+    for place, group in groupby(sorted(rows, key=_place), key=_place):
         mine = list(group)
         first = min(mine, key=lambda row: row.since)
         whole = next((row for row in mine if not row.model), None)

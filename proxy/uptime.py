@@ -27,6 +27,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 DAYS = 7  # that are shown, today among them
 KEPT = 8 * DAY
 FRESH_SECONDS = 10.0
+PATIENCE = 1.0  # seconds for another's look at the database: after that, what is known has to do
 
 COLUMNS = ("created_at", "model", "outcome", "error_code", "attempts")
 CLIENTS = ""  # in the place of the provider: the model as its clients saw it
@@ -183,15 +184,21 @@ class Latest:
         return time.monotonic() < self._until
 
     def read(self) -> Week | None:
-        """Not on the event loop. While the database is away, what is known stays."""
-        with self._lock:
-            if not self.is_fresh:
-                try:
-                    self.known, self._trouble = week(timezone.now()), ""
-                except (DatabaseError, InterfaceError) as error:
-                    self._complain(f"{type(error).__name__}: {error}".splitlines()[0])
-                self._until = time.monotonic() + FRESH_SECONDS
-            return self.known
+        """Not on the event loop. While the database is away, what is known stays, and few wait for it."""
+        if not self.is_fresh and self._lock.acquire(timeout=PATIENCE):
+            try:
+                if not self.is_fresh:
+                    self._look()
+            finally:
+                self._lock.release()
+        return self.known
+
+    def _look(self) -> None:
+        try:
+            self.known, self._trouble = week(timezone.now()), ""
+        except (DatabaseError, InterfaceError) as error:
+            self._complain(f"{type(error).__name__}: {error}".splitlines()[0])
+        self._until = time.monotonic() + FRESH_SECONDS
 
     def _complain(self, trouble: str) -> None:
         if trouble != self._trouble:

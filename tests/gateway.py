@@ -119,6 +119,7 @@ class Gateway:
             "REDIS_URL": self.redis_url,
             "WORKERS": str(self.workers),
             "KODNA_DEMO": "off",
+            "KODNA_PROBE_SECONDS": "0",  # providers of tests count who asks them
             "PYTHONWARNINGS": "default::RuntimeWarning,default::ResourceWarning",  # a coroutine never awaited, say
         }
         return clean_environment(**{**chosen, **self.env})

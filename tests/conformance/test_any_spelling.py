@@ -14,20 +14,25 @@ from tests.conformance.corpus import FAMILIES, Family
 from tests.conformance.matrix import EQUAL, FAILED, Cell, report
 from tests.conformance.spelling import SPELLINGS
 from tests.conformance.through import members
+from tests.proxy.formats.oracle import events
 from tests.recordings import Exchange
 
 SEED = "1a2b3c"
+UNREAD = ("comments", "tight")  # Google's SDKs read neither: their clients get events as Google spells them
 
 
 def _check(family: Family, spelling: str, exchange: Exchange) -> None:
     respelled = SPELLINGS[spelling](family.name, exchange.body)
     reader = family.form.reader(SEED)
-    events = through.read(family.form.reader(SEED), [exchange.body])
-    assert through.read(reader, [respelled]) == events, f"{spelling}: other events"
+    read = through.read(family.form.reader(SEED), [exchange.body])
+    assert through.read(reader, [respelled]) == read, f"{spelling}: other events"
     assert reader.complete, f"{spelling}: not complete"
     wants_usage = {**(exchange.asked or {}), "stream_options": {"include_usage": True}}
     out, whole = same.relayed(family.form, iter([respelled]), members(wants_usage), "sse")
     assert whole, f"{spelling}: the relay does not take it to be whole"
+    if family.name == "generateContent" and spelling in UNREAD:
+        respelled, out = exchange.body, b"".join(raw for raw, data in events(out) if data)
+        assert all(line.startswith(b"data: ") for line in out.splitlines() if line), f"{spelling}: not readable"
     same.check_stream(family.name, respelled, out, asked=True, counted=False)
 
 

@@ -24,7 +24,7 @@ LEARNS = 0.5  # seconds until the other processes know
 
 def failing(house: House, plan: Plan, verdict: Verdict) -> None:
     """Three of ten fail; then none, then all, then none."""
-    with house.fleet(plan) as fleet:
+    with house.fleet(plan, {"KODNA_PROBE_SECONDS": "5"}) as fleet:
         (issued,) = fleet.set_up(PRICE, key(billing="prepaid", granted="100"))
         fleet.start()
         if plan.quick:

@@ -37,7 +37,7 @@ class Cell:
     fault: str
     when: str  # before, after: the first token
     how: str  # streamed, plain
-    dialect: str
+    dialect: str  # the client's
     routes: str  # two: the second is healthy; alone
 
     def __str__(self) -> str:
@@ -50,9 +50,23 @@ class Cell:
         return ".".join([*words, self.how] if self.fault in _AT_ONCE_OUT else words)
 
     @property
+    def speaks(self) -> str:
+        """The faulty provider's dialect: with a second route the client's own, alone another."""
+        return self.dialect if self.routes == "two" else self._other(0)
+
+    @property
     def provider(self) -> str:
         """A credential that is refused is refused for all models: that one has a provider of its own."""
-        return self.model if self.fault == "401" else f"{self.fault}-{self.dialect}"
+        return self.model if self.fault == "401" else f"{self.fault}-{self.speaks}"
+
+    @property
+    def second(self) -> str:
+        """The second route's dialect: never the client's."""
+        return self._other(1)
+
+    def _other(self, step: int) -> str:
+        others = [dialect for dialect in DIALECTS if dialect != self.dialect]
+        return others[(list(FAULTS).index(self.fault) + step) % len(others)]
 
     @property
     def is_possible(self) -> bool:
@@ -102,7 +116,7 @@ class Script:
 
 def _status(script: Script) -> Reply:
     """After the first token: the vendor's event that stands for it."""
-    fault, dialect = script.cell.fault, script.cell.dialect
+    fault, dialect = script.cell.fault, script.cell.speaks
     status = STATUSES.get(fault, 500)
     body = _error(dialect, status)
     if script.cell.when == "after" or (fault == "error" and script.cell.how == "streamed"):
@@ -227,7 +241,7 @@ def _script(cell: Cell, body: bytes) -> Script:
         return Script(cell, body[:at], body[at:])
     events = list(_events(body))
     place = next(number for number, event in enumerate(events) if WORD.encode() in event)
-    if cell.dialect == "gemini":  # the others open an answer with events of their own
+    if cell.speaks == "gemini":  # the others open an answer with events of their own
         events.insert(0, b'data: {"usageMetadata": {"promptTokenCount": 5}, "modelVersion": "up"}\r\n\r\n')
         place += 1
     place += cell.when == "after"

@@ -9,7 +9,8 @@ NAME = PROPERTY = "faults"
 _HEAD = """\
 For each format four marks with a second route, then four without one: before the first token streamed and plain, after
 it streamed and plain. 1: the whole answer of the first route; 2: of the second; e: the official SDK raises, and what it
-had given before is a beginning of the first's answer; -: cannot be; !: anything else."""
+had given before is a beginning of the first's answer; -: cannot be; !: anything else. With a second route the first
+speaks the client's own format and the second another, without one the only route speaks another."""
 
 
 def table(rows: list[tuple[str, str, str]]) -> list[str]:

@@ -32,6 +32,8 @@ from tests.processes import wait_for
 from tests.providers import DIALECTS, KEY
 from tests.upstreams import RefusingUpstream
 
+# google-genai's own session for aiohttp
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
 LATE = 1  # seconds beyond the deadline, by the gateway's own clock: the SDKs of 500 requests keep a machine busy
 _PATIENT = {"connect": 5, "first_byte": 20, "idle": 20, "total": 30}
 _WAITING = frozenset({"connect", "stall", "drip"})
@@ -51,8 +53,8 @@ def _catalog(server: Faults, refusing: RefusingUpstream, full: FullBacklog) -> d
     models = {}
     for cell in CELLS.values():
         root, legal = elsewhere.get(cell.fault, server.root), cell.expected == "first"
-        providers[cell.provider] = _provider(cell.dialect, root, patient=legal)
-        ways = [(cell.provider, cell.model), (f"healthy-{cell.dialect}", HEALTHY)]
+        providers[cell.provider] = _provider(cell.speaks, root, patient=legal)
+        ways = [(cell.provider, cell.model), (f"healthy-{cell.second}", HEALTHY)]
         models[cell.model] = model(*ways[: 1 if cell.routes == "alone" else 2], strategy="in_order")
     return catalog(providers, models)
 
@@ -101,7 +103,7 @@ class Run:
         if cell.expected != "first" and rows[0]["total_ms"] > (TIMEOUT["total"] + LATE) * 1000:
             return f"it took {rows[0]['total_ms']} ms"
         asked = [attempt["provider"] for attempt in rows[0]["attempts"]]
-        last = f"healthy-{cell.dialect}" if cell.expected == "second" else cell.provider
+        last = f"healthy-{cell.second}" if cell.expected == "second" else cell.provider
         if asked[:1] != [cell.provider] or asked[-1] != last:
             return f"it was tried at {asked}"
         if FAULTS[cell.fault][1] is not None and cell not in self.reached:

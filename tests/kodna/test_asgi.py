@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.gateway import UNCHECKED, Gateway, catalog, model, provider
+from tests.gateway import Gateway, catalog, model, provider
 from tests.processes import HOST, wait_for
 from tests.upstreams import Upstream, error_reply
 
@@ -149,7 +149,7 @@ def test_a_credential_that_is_refused_comes_into_the_database(make_gateway: Make
         with closing(sqlite3.connect(house.data_dir / "kodna.sqlite3")) as database:
             rows = wait_for(lambda: database.execute("SELECT provider, why FROM proxy_routetrouble").fetchall(), 15)
         assert rows == [("only", "refused")]
-        assert "0 resolved, 1 open; routes" in house.manage("jobs", "run", "notice-providers", UNCHECKED)
+        assert "0 resolved, 1 open; routes" in house.manage("jobs", "run", "notice-providers")
 
 
 # --- requests that no library sends ----------------------------------------------------------------------------------

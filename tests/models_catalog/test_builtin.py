@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models_catalog import catalog_file, catalog_yaml, snapshot
+from models_catalog import aliases, catalog_file, catalog_yaml, snapshot
 from models_catalog.models import Model, Price, Provider, Vendor
 
 pytestmark = pytest.mark.django_db
@@ -70,7 +70,6 @@ def test_it_works() -> None:
     assert listed() == MODELS.strip()
     assert Model.objects.count() == 32
     assert snapshot.load().default_model == "gpt-4o-mini"
-    assert snapshot.load().aliases["fast"] == "gpt-4o-mini"
 
 
 def test_loading_it_again_changes_nothing() -> None:
@@ -119,13 +118,49 @@ def test_providers_come_alive_with_their_variables(settings) -> None:
     ]
 
 
+def address(row: Provider) -> str:
+    return next(each.provider.base_url for each in snapshot.freeze_provider(row) if each.provider)
+
+
+NAMED = {
+    "OPENAI": "gpt-5.1 gpt-4o-mini gpt-5.1 gpt-4o-mini gpt-5.1 gpt-5.1 gpt-5.1 gpt-5.1 gpt-5.1",
+    "ANTHROPIC": "opus-4-5 haiku-4-5 sonnet-4-5 haiku-4-5 haiku-4-5 sonnet-4-5 opus-4-5 sonnet-4-5 sonnet-4-5",
+    "GEMINI": "gemini-pro 2.0-flash gemini-pro 2.0-flash 3-pro gemini-pro gemini-pro gemini-pro 2.5-pro",
+    "OPENROUTER": "opus-4-5 2.0-flash sonnet-4-5 oss-20b qwen3-next sonnet-4-5 opus-4-5 sonnet-4-5 haiku-4-5",
+    "DEEPSEEK": "v3.2 v3.2 v3.2 v3.2 v3.2 - v3.2 v3.2 v3.2",
+    "GROQ": "oss-120b oss-20b oss-120b oss-20b oss-20b - oss-120b oss-120b oss-20b",
+    "XAI": "-reasoning non-reasoning -reasoning fast fast -reasoning -reasoning -reasoning -reasoning",
+    "MOONSHOT": "kimi kimi kimi kimi kimi - - kimi kimi",
+}
+
+
+@pytest.mark.parametrize("live", NAMED)
+def test_what_the_named_aliases_stand_for(settings, live: str) -> None:
+    catalog_file.load_builtin(demo=True)
+    Provider.objects.filter(slug="ollama").update(is_active=False)
+    settings.DEMO = True
+    demo = {"KODNA_LOOPBACK": "127.0.0.1:8000", "KODNA_DEMO_KEY": "demo"}
+    settings.PROVIDER_ENV = {f"{live}_API_KEY": "sk-1", **demo}
+    found = snapshot.load().aliases
+    for name, part in zip(aliases.NAMES, NAMED[live].split(), strict=True):
+        assert part in found[name] if part != "-" else name not in found, name
+
+
+def test_with_nothing_but_the_demonstration_they_stand_for_it(settings) -> None:
+    catalog_file.load_builtin(demo=True)
+    Provider.objects.filter(slug="ollama").update(is_active=False)
+    settings.DEMO = True
+    settings.PROVIDER_ENV = {"KODNA_LOOPBACK": "127.0.0.1:8000", "KODNA_DEMO_KEY": "demo"}
+    assert set(snapshot.load().aliases.values()) == {"kodna-demo-tools"}
+
+
 def test_ollama_is_found_where_it_usually_is(settings) -> None:
     catalog_file.load_builtin(demo=False)
     row = Provider.objects.get(slug="ollama")
     settings.PROVIDER_ENV = {}
-    assert snapshot.freeze_provider(row).base_url == "http://127.0.0.1:11434/v1"
+    assert address(row) == "http://127.0.0.1:11434/v1"
     settings.PROVIDER_ENV = {"OLLAMA_BASE_URL": "http://192.0.2.1:1234"}
-    assert snapshot.freeze_provider(row).base_url == "http://192.0.2.1:1234/v1"
+    assert address(row) == "http://192.0.2.1:1234/v1"
 
 
 def test_the_demonstration_comes_and_goes_with_its_switch(settings) -> None:

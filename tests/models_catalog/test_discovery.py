@@ -64,9 +64,15 @@ def provider(base_url: str, **fields: Any) -> Provider:
     return Provider(slug="p", base_url=base_url, api_key=SECRET, **fields)
 
 
+def frozen(row: Provider) -> snapshot.Provider:
+    (keyed,) = snapshot.freeze_provider(row)
+    assert keyed.provider is not None
+    return keyed.provider
+
+
 def refusal(row: Provider) -> str:
     with pytest.raises(ProbeError) as caught:
-        discovery.list_models(snapshot.freeze_provider(row))
+        discovery.list_models(frozen(row))
     assert SECRET not in repr(caught.value)
     return str(caught.value)
 
@@ -74,7 +80,7 @@ def refusal(row: Provider) -> str:
 def test_it_works(lister: Lister) -> None:
     lister.lists("a", "b/c", "a")
     row = provider(lister.base_url, headers={"X-Title": "Kodna"})
-    assert discovery.list_models(snapshot.freeze_provider(row)) == ["a", "b/c"]
+    assert discovery.list_models(frozen(row)) == ["a", "b/c"]
     path, headers = lister.asked[0]
     assert path == "/v1/models"
     assert headers["authorization"] == f"Bearer {SECRET}"
@@ -84,7 +90,7 @@ def test_it_works(lister: Lister) -> None:
 def test_no_credential_is_no_header(lister: Lister) -> None:
     lister.lists()
     row = Provider(slug="p", base_url=lister.base_url)
-    assert discovery.list_models(snapshot.freeze_provider(row)) == []
+    assert discovery.list_models(frozen(row)) == []
     assert "authorization" not in lister.asked[0][1]
 
 
@@ -230,6 +236,50 @@ def test_an_address_that_is_none(url: str) -> None:
 def test_a_credential_that_cannot_be_sent(lister: Lister, key: str) -> None:
     row = Provider(slug="p", base_url=lister.base_url, api_key=key)
     assert refusal(row) == "the base URL, the credential or a header holds characters that cannot be sent"
+
+
+def status_of(row: Provider) -> int:
+    with pytest.raises(ProbeError) as caught:
+        discovery.list_models(frozen(row))
+    return caught.value.status
+
+
+def test_the_status_tells_an_answer_from_none(lister: Lister) -> None:
+    with RefusingUpstream() as nobody:
+        assert status_of(provider(nobody.base_url)) == 0
+    lister.status = 503
+    assert status_of(provider(lister.base_url)) == 503
+    lister.status, lister.body = 200, b"<html>"
+    assert status_of(provider(lister.base_url)) == 200
+
+
+@pytest.fixture
+def keyed(lister: Lister, db: None) -> Provider:
+    """A provider with three credentials, of which one is not set."""
+    row = Provider.objects.create(slug="p", base_url=lister.base_url, api_key="sk-0")
+    row.credentials.create(name="unset", api_key="env:NOT_SET_HERE")
+    row.credentials.create(name="second", api_key="sk-2")
+    return row
+
+
+def test_every_credential_is_asked(lister: Lister, keyed: Provider) -> None:
+    lister.lists("a")
+    told = [(each.label, each.names, str(each.fault or "")) for each in discovery.probe_all(keyed)]
+    assert told == [
+        ("its own credential", ["a"], ""),
+        ("credential unset", [], "NOT_SET_HERE is not set in the environment"),
+        ("credential second", ["a"], ""),
+    ]
+    assert [headers["authorization"] for _, headers in lister.asked] == ["Bearer sk-0", "Bearer sk-2"]
+
+
+def test_one_credential_that_works_is_enough(lister: Lister, keyed: Provider) -> None:
+    Provider.objects.update(api_key="env:NOT_SET_HERE")
+    lister.lists("a")
+    assert discovery.probe(Provider.objects.get()) == ["a"]
+    lister.status = 401
+    with pytest.raises(ProbeError, match="it refuses this credential"):
+        discovery.probe(Provider.objects.get())
 
 
 # --- into the catalog ------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ async def test_the_database_does_not_answer(house: Inside, monkeypatch: pytest.M
         looks.append(1)
         hangs.wait(10)
 
-    monkeypatch.setattr(standing, "PATIENCE", 0.05)
+    monkeypatch.setattr(uptime, "PATIENCE", 0.05)
     monkeypatch.setattr(standing, "database_sync_to_async", lambda work: lambda: asyncio.to_thread(hang))
     try:
         answers = await asyncio.gather(*(house.get("/v1/status") for _ in range(5)))
@@ -218,4 +218,15 @@ async def test_the_database_does_not_answer(house: Inside, monkeypatch: pytest.M
         hangs.set()
     assert (refused.status, refused.error["code"]) == (503, "database_unavailable")
     assert refused.headers["retry-after"] == "2"
+    assert looks == [1]
+
+
+async def test_a_database_that_is_away_is_not_asked(house: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(uptime.latest, "read", lambda: looks.append(1))
+    house.tables.loaded = time.monotonic() - 60
+    assert (await house.get("/v1/status")).json["status"] == "operational"
+    assert looks == []
+    house.tables.loaded = time.monotonic()
+    assert (await house.get("/v1/models/uptime")).status == 503
     assert looks == [1]

@@ -201,6 +201,14 @@ def test_while_the_database_is_away_what_is_known_stays(
     assert [each.message for each in caplog.records] == ["uptime cannot be read: OperationalError: gone"]
 
 
+def test_nobody_waits_for_long_while_another_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uptime, "PATIENCE", 0.01)
+    latest = Latest()
+    with latest._lock:
+        assert latest.read() is None
+    assert latest.read() is not None
+
+
 # --- live ------------------------------------------------------------------------------------------------------------
 
 PLAYS = {
@@ -259,7 +267,7 @@ def ask(client: httpx.Client, words: str, streamed: bool) -> str:
 @pytest.mark.any_database
 def test_the_figures_are_those_of_the_providers_own_log(make_gateway: MakeGateway) -> None:
     with Provider(0) as first, Provider(1) as second:
-        gateway = make_gateway()
+        gateway = make_gateway(env={"KODNA_CIRCUITS": "off"})  # so that the script says who is asked
         providers = {name: gateways.provider(each.base_url) for name, each in (("first", first), ("second", second))}
         key = gateway.set_up(gateways.catalog(providers, {"m": gateways.model(("first", "x"), ("second", "y"))}))
         with gateway, gateway.client(key) as client:

@@ -155,8 +155,8 @@ class GeminiStream:
 
     def _frame(self, frame: Frame) -> bytes:
         payload = frame.data
-        if not payload or payload.startswith(b"[DONE]"):  # a comment; OpenAI's goodbye, which no Gemini client reads
-            return frame.raw if self._framing != ARRAY and not payload else b""
+        if not payload or payload.startswith(b"[DONE]"):  # OpenAI's goodbye, which no Gemini client reads
+            return b"" if payload or self._framing == ARRAY else _blank(frame.raw)
         try:
             chunk = read_chunk(payload)
         except ValueError:
@@ -168,7 +168,7 @@ class GeminiStream:
             self._look(chunk, payload)
         edited = self._edit(payload, chunk)
         self._events += 1
-        if frame.raw and self._framing != ARRAY:
+        if frame.raw.startswith(b"data: ") and self._framing != ARRAY:
             plain = len(frame.raw) == len(payload) + 10 and frame.raw.endswith(b"\r\n\r\n")
             return b"data: %b\r\n\r\n" % edited if plain else frame.with_data(edited)
         return framed(edited, self._framing, first=self._events == 1)
@@ -239,6 +239,11 @@ class GeminiStream:
         if key > 0:
             self._old_end, self._new_end = payload[key:], payload[key:start] + self._model_json + payload[end:]
         return payload[:start] + self._model_json + payload[end:]
+
+
+def _blank(raw: bytes) -> bytes:
+    """Comments keep a connection alive, but Google's SDKs take each line that is not blank for an answer."""
+    return b"\n\n" if raw.strip() else raw
 
 
 def _ended(number: int) -> dict[str, Any]:
