@@ -161,7 +161,9 @@ class Exchange:
         assert envelope is not None
         self._session = session_name(envelope, key, target.model.id) if envelope.session else ""
         self._previous = request_ids.route_of(envelope.previous) if envelope.previous else None
-        home = await home_of(gateway, self._previous, self._session)
+        home = self._previous
+        if self._session:
+            home = await home_of(gateway, home, self._session)
         turn = turn_of(gateway, target.model, self._session)
         plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn, home)
         if not self._session:
@@ -234,8 +236,8 @@ class Exchange:
         attempt = self._attempt
         if attempt is None:
             return
-        provider, asked = attempt.route.provider, self._asked
-        spent, at = (round(span * 1000, 3) for span in (time.perf_counter() - asked, asked - self._begun))
+        provider = attempt.route.provider
+        at, spent = round((self._asked - self._begun) * 1000, 3), round(self.taken * 1000, 3)
         self.record.attempts.append(
             AttemptRecord(
                 *(provider.name, attempt.route.model, spent, status or 0, reason, at),

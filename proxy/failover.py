@@ -3,8 +3,6 @@
 Called by `relay`, which tells how each attempt ended.
 """
 
-from collections import Counter, deque
-
 from models_catalog.snapshot import Model
 from proxy import errors
 from proxy.errors import ProviderFault, Refusal
@@ -18,12 +16,14 @@ PATIENCE = 3.0  # seconds: a provider that asks to wait longer is not waited for
 class Tries:
     """`wait`: seconds before the attempt that `next` gave."""
 
+    __slots__ = ("_again", "_context", "_faults", "_made", "_model", "_refusal", "_repeats", "_waiting", "wait")
+
     def __init__(self, plan: Plan) -> None:
         self._model = plan.attempts[0].model
-        self._waiting = deque(plan.attempts)
-        self._again: deque[tuple[Attempt, float]] = deque()
+        self._waiting = plan.attempts[::-1]  # the next one is the last
+        self._again: list[tuple[Attempt, float]] = []
         self._repeats = 0 if plan.is_last_resort else REPEATS
-        self._made: Counter[str] = Counter()  # by model
+        self._made: dict[str, int] = {}  # by model
         self._context = 0  # tokens: a smaller window has turned out to be too small
         self._faults: list[ProviderFault] = []
         self._refusal: Refusal | None = None
@@ -32,20 +32,22 @@ class Tries:
     def next(self) -> Attempt | None:
         """The next attempt; None: no provider is left."""
         while self._waiting or self._again:
-            attempt, self.wait = self._take()
+            attempt = self._take()
             model = attempt.model
-            if self._made[model.id] < model.attempts and not self._is_too_small(model):
-                self._made[model.id] += 1
+            made = self._made.get(model.id, 0)
+            if made < model.attempts and not self._is_too_small(model):
+                self._made[model.id] = made + 1
                 return attempt
         return None
 
-    def _take(self) -> tuple[Attempt, float]:
+    def _take(self) -> Attempt:
         """A model's own routes, then these once more, and only then another model."""
-        waiting, again = self._waiting, self._again
-        if waiting and not (again and again[0][0].model is not waiting[0].model):
-            attempt = waiting.popleft()
-            return (attempt.as_fallback() if self._made else attempt), 0.0
-        return again.popleft()
+        waiting, again, self.wait = self._waiting, self._again, 0.0
+        if waiting and not (again and again[0][0].model is not waiting[-1].model):
+            attempt = waiting.pop()
+            return attempt.as_fallback() if self._made else attempt
+        attempt, self.wait = again.pop(0)
+        return attempt
 
     def _is_too_small(self, model: Model) -> bool:
         return bool(self._context and model.context and model.context <= self._context)
@@ -71,7 +73,7 @@ class Tries:
         self._context = max(self._context, model.context or 0)
         self._refusal = refusal
         if not model.context:  # nobody knows which window would be larger
-            self._waiting = deque(attempt for attempt in self._waiting if attempt.model is not model)
+            self._waiting = [attempt for attempt in self._waiting if attempt.model is not model]
         self._again.clear()
 
     def outcome(self) -> Refusal:

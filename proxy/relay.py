@@ -165,11 +165,12 @@ async def _try_each(exchange: Exchange, envelope: Envelope, plan: Plan) -> None:
 
 async def _is_allowed(exchange: Exchange, envelope: Envelope, attempt: Attempt, tries: Tries) -> bool:
     """Whether the model takes the prompt (where the catalog enforces it), at its price and within its limits."""
-    try:
-        await meter.check_context(envelope.format, envelope.whole, attempt.model)
-    except Refusal as refusal:
-        tries.too_small(attempt.model, refusal)
-        return False
+    if attempt.model.enforce:
+        try:
+            await meter.check_context(envelope.format, envelope.whole, attempt.model)
+        except Refusal as refusal:
+            tries.too_small(attempt.model, refusal)
+            return False
     try:
         await exchange.tries(attempt)
     except Refusal as refusal:
@@ -186,7 +187,10 @@ async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_
         raise ProviderFault("skipped", "whether it answers again is just being tried.")
     seconds = exchange.seconds_left(attempt) / (2 if has_more else 1)
     try:
-        await _in_its_place(exchange, envelope, attempt, seconds, QUEUE if has_more else LONG_QUEUE)
+        if route.provider.max_concurrency:
+            await _in_its_place(exchange, envelope, attempt, seconds, QUEUE if has_more else LONG_QUEUE)
+        else:
+            await (_stream if envelope.stream else _plain)(exchange, envelope, attempt, seconds)
     except ProviderRefusal:
         health.ends(route, None, took=exchange.taken)
         raise

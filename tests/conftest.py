@@ -25,6 +25,8 @@ from django.db import connections
 from tests import network
 from tests.conformance.matrix import NAME as CONFORMANCE
 from tests.conformance.matrix import Matrix
+from tests.faults.table import NAME as FAULTS
+from tests.faults.table import Table
 from tests.gateway import Gateway, catalog, model, provider
 from tests.left_out import LeftOut
 from tests.processes import stop_all
@@ -90,6 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_database: what it checks is the same on each: not run again on SQLite")
     config.pluginmanager.register(LeftOut(fail=CI), "left-out")
     config.pluginmanager.register(Matrix(), CONFORMANCE)
+    config.pluginmanager.register(Table(), FAULTS)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -50,6 +50,11 @@ def test_a_stream_that_breaks_off() -> None:
         httpx.post(upstream.base_url)
 
 
+def test_a_connection_that_is_reset() -> None:
+    with Upstream(Reply([b"data: 1\n\n"], end="reset")) as upstream, pytest.raises(httpx.ReadError, match="reset"):
+        httpx.post(upstream.base_url)
+
+
 def test_a_caller_who_leaves_is_seen() -> None:
     with Upstream(Reply([b"data: 1\n\n"], end="hang")) as upstream:
         with httpx.stream("POST", upstream.base_url) as answer:

@@ -120,7 +120,7 @@ def _is_as_expected(cell: Cell, told: Told) -> bool:
 @pytest.fixture(scope="module")
 def started(_new_gateway: MakeGateway) -> Iterator[tuple[Gateway, Run]]:
     with Faults() as server, RefusingUpstream() as refusing, FullBacklog() as full:
-        gateway = _new_gateway("sqlite")
+        gateway = _new_gateway("sqlite", env={"KODNA_KEEPALIVE_SECONDS": "0.7"})  # so that a stall is long enough
         key = gateway.set_up(_catalog(server, refusing, full))
         with gateway:
             told = asyncio.run(_ask_all(gateway, key))

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from models_catalog import snapshot
-from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route, Vendor
+from models_catalog.models import Alias, Announcement, Catalog, Credential, Model, Price, Provider, Route, Vendor
 from tests.upstreams import RefusingUpstream, Upstream, error_reply, json_reply
 
 PROVIDERS, MODELS = "/admin/models_catalog/provider/", "/admin/models_catalog/model/"
@@ -195,6 +195,137 @@ def test_one_click_switches_a_model(admin_client, model):
     assert not Model.objects.get().is_active
 
 
+# --- several credentials ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second(provider) -> Credential:
+    return provider.credentials.create(name="second", api_key="sk-second-secret", weight=3)
+
+
+def inline(*items: dict[str, object]) -> dict[str, object]:
+    """What the browser sends for these rows; one with an `id` is stored already."""
+    fields = {f"credentials-{n}-{name}": value for n, item in enumerate(items) for name, value in item.items()}
+    known = sum("id" in item for item in items)
+    return {**fields, "credentials-TOTAL_FORMS": len(items), "credentials-INITIAL_FORMS": known}
+
+
+def entry(row: Credential | None = None, **fields: object) -> dict[str, object]:
+    stored = {"id": row.pk, "provider": row.provider_id, "name": row.name, "weight": row.weight} if row else {}
+    return {"api_key": "", "is_active": "on", **stored, **fields}
+
+
+def keys() -> dict[str, str | None]:
+    return dict(Credential.objects.values_list("name", "api_key"))
+
+
+def test_a_provider_with_several_credentials(admin_client):
+    rows = inline(entry(name="second", api_key="sk-2", weight=1), entry(name="third", api_key="env:K3", weight=2))
+    assert admin_client.post(f"{PROVIDERS}add/", {**PROVIDER, **rows}).status_code == 302
+    assert keys() == {"second": "sk-2", "third": "env:K3"}
+
+
+def test_none_of_them_is_ever_sent_back(admin_client, provider, second):
+    second.provider.credentials.create(name="third", api_key="env:NOT_SET_HERE")
+    page = text_of(admin_client, f"{PROVIDERS}{provider.pk}/change/")
+    assert "sk-second-secret" not in page
+    assert 'placeholder="stored: empty keeps it"' in page
+    assert 'placeholder="env:NOT_SET_HERE: empty keeps it"' in page
+    answer, _ = save(admin_client, provider, slug="", **inline(entry(second, api_key="sk-typed")))
+    assert "sk-typed" not in answer.content.decode()
+    assert "sk-typed" not in str(list(LogEntry.objects.values()))
+
+
+def test_an_empty_answer_keeps_it_and_a_typed_one_replaces_it(admin_client, provider, second):
+    assert save(admin_client, provider, **inline(entry(second, weight=5)))[0].status_code == 302
+    assert Credential.objects.values_list("api_key", "weight").get() == ("sk-second-secret", 5)
+    save(admin_client, provider, **inline(entry(second, api_key="sk-other")))
+    assert keys() == {"second": "sk-other"}
+    save(admin_client, provider, **inline(entry(second, DELETE="on")))
+    assert keys() == {}
+
+
+def test_one_that_cannot_be_decrypted_stays_as_it_is(admin_client, provider, second, settings):
+    kept = settings.ENCRYPTION_KEYS
+    settings.ENCRYPTION_KEYS = ["another"]
+    assert save(admin_client, provider, **inline(entry(second, weight=5)))[0].status_code == 302
+    settings.ENCRYPTION_KEYS = kept
+    assert Credential.objects.values_list("api_key", "weight").get() == ("sk-second-secret", 5)
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"name": "third"}, "Enter the key itself, or env:NAME."),
+    ({"name": "third", "api_key": "a b"}, "A credential has no spaces"),
+    ({"name": "third", "api_key": "sk", "weight": 0}, "greater than or equal to 1"),
+    ({"name": "second", "api_key": "sk"}, "correct the duplicate"),
+])  # fmt: skip
+def test_a_credential_that_is_none(admin_client, provider, second, fields, words):
+    answer, _ = save(admin_client, provider, **inline(entry(second), entry(**{"weight": 1, **fields})))
+    assert words in answer.content.decode()
+    assert keys() == {"second": "sk-second-secret"}
+
+
+MOVED = {"base_url": "http://evil.example/v1", "api_key": "sk-new"}
+
+
+@pytest.mark.parametrize("rows", [
+    lambda second: inline(entry(second)),
+    lambda second: inline(entry(second, is_active="", weight=9)),
+    lambda second: inline(),  # left out of the form
+    lambda second: inline(entry(name="new", api_key="sk", weight=1)),
+    lambda second: inline(entry(second, api_key="sk"), entry(second, name="twice", weight=2)),  # the same one twice
+])  # fmt: skip
+def test_no_credential_follows_to_another_host(admin_client, provider, second, rows):
+    answer, row = save(admin_client, provider, **MOVED, **rows(second))
+    assert "The credential second was stored for http://127.0.0.1:1/v1, and the host has" in answer.content.decode()
+    assert row.base_url == "http://127.0.0.1:1/v1"
+    assert keys() == {"second": "sk-second-secret"}
+
+
+@pytest.mark.parametrize(("fields", "left"), [
+    ({"api_key": "sk-2"}, {"second": "sk-2"}), ({"api_key": "env:K"}, {"second": "env:K"}), ({"DELETE": "on"}, {}),
+])  # fmt: skip
+def test_entered_again_or_deleted_it_may_move(admin_client, provider, second, fields, left):
+    _, row = save(admin_client, provider, **MOVED, **inline(entry(second, **fields)))
+    assert row.base_url == "http://evil.example/v1"
+    assert keys() == left
+
+
+def test_a_reference_may_move(admin_client, provider, second):
+    Credential.objects.filter(pk=second.pk).delete()
+    row = provider.credentials.create(name="third", api_key="env:K")
+    assert save(admin_client, provider, **MOVED, **inline(entry(row)))[1].base_url == "http://evil.example/v1"
+
+
+def test_who_may_change_providers_alone_is_held_to_it_too(client, provider, second):
+    """Without rights to credentials of their own, Django would leave their form, and so the check, out."""
+    user = get_user_model().objects.create_user("helper", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="change_provider"))
+    client.force_login(user)
+    answer, row = save(client, provider, **MOVED, **inline())
+    assert "The credential second was stored for" in answer.content.decode()
+    assert row.base_url == "http://127.0.0.1:1/v1"
+
+
+def test_pages_tell_which_credential_cannot_be_used(admin_client, provider, second):
+    provider.credentials.create(name="third", api_key="env:NOT_SET_HERE")
+    words = "credential third: NOT_SET_HERE is not set in the environment"
+    listed, page = text_of(admin_client, PROVIDERS), text_of(admin_client, f"{PROVIDERS}{provider.pk}/change/")
+    assert f">live</span> {words}" in listed
+    assert f"Switched on, but not with every credential: {words}." in page
+
+
+def test_test_asks_with_every_credential(admin_client, provider, second, upstream):
+    Provider.objects.update(base_url=upstream.base_url)
+    upstream.answers(json_reply({"data": [{"id": "a"}]}), error_reply(401, "no such key sk-second-secret"))
+    page = admin_client.post(f"{PROVIDERS}{provider.pk}/test/").content.decode()
+    assert "Its own credential: it answers and lists 1 model." in page
+    assert "Credential second: it did not work: it refuses this credential (401)" in page
+    assert "sk-second-secret" not in page
+    sent = [request.headers["authorization"] for request in upstream.requests]
+    assert sent == [f"Bearer {SECRET}", "Bearer sk-second-secret"]
+
+
 # --- asking a provider -----------------------------------------------------------------------------------------------
 
 
@@ -292,6 +423,7 @@ def test_adding_models_needs_the_right_to(client, provider, listing):
 
 def test_a_model_with_its_route_and_price(admin_client, vendor, provider):
     route = {"provider": provider.pk, "upstream_model": "m-there", "priority": 2, "weight": 3, "is_active": "on"}
+    route |= {"price_input": "0.1", "price_output": "0.4"}
     price = {"valid_from_0": "2026-01-01", "valid_from_1": "00:00", "input": "0.15", "output": "0.6"}
     rows = {f"routes-0-{name}": value for name, value in route.items()}
     rows |= {f"prices-0-{name}": value for name, value in price.items()}
@@ -301,6 +433,8 @@ def test_a_model_with_its_route_and_price(admin_client, vendor, provider):
     model = Model.objects.get()
     assert model.supports == ["tools", "vision"]
     assert (model.routes.get().provider, model.routes.get().priority) == (provider, 2)
+    assert (model.routes.get().price_input, model.routes.get().price_output) == (Decimal("0.1"), Decimal("0.4"))
+    assert (model.strategy, model.attempts) == ("fastest", 3)
     assert model.prices.get().input == Decimal("0.15")
 
 
@@ -418,3 +552,48 @@ def test_the_default_model_may_be_none_or_an_alias(admin_client, model, name):
     answer = admin_client.post("/admin/models_catalog/catalog/1/change/", {"default_model": name})
     assert answer.status_code == 302
     assert Catalog.objects.get().default_model == name
+
+
+def test_the_default_model_may_be_a_named_alias(admin_client, model):
+    page = text_of(admin_client, "/admin/models_catalog/catalog/1/change/")
+    assert "balanced (chosen from the catalog)" in page
+    answer = admin_client.post("/admin/models_catalog/catalog/1/change/", {"default_model": "balanced"})
+    assert answer.status_code == 302
+    assert snapshot.load().default_model == "balanced"
+
+
+def test_the_list_of_aliases_says_what_the_named_ones_stand_for(admin_client, model):
+    Alias.objects.create(slug="fast", model=model)
+    page = text_of(admin_client, "/admin/models_catalog/alias/")
+    assert '<dt>best</dt><dd class="kd-mono">m</dd>' in page
+    assert "<dt>fast</dt>" not in page
+
+
+# --- announcements ---------------------------------------------------------------------------------------------------
+
+ANNOUNCEMENTS = "/admin/models_catalog/announcement/"
+
+
+def test_an_announcement(admin_client):
+    form = {"kind": "incident", "title": "Slow answers", "text": "We look into it.", "is_active": "on"}
+    times = {"begins_at_0": "2026-01-01", "begins_at_1": "00:00", "ends_at_0": "", "ends_at_1": ""}
+    assert admin_client.post(f"{ANNOUNCEMENTS}add/", {**form, **times}).status_code == 302
+    assert [(each.kind, each.title) for each in snapshot.load().announcements] == [("incident", "Slow answers")]
+    pk = Announcement.objects.get().pk
+    admin_client.post(f"{ANNOUNCEMENTS}{pk}/switch/", {"to": "0"})
+    assert snapshot.load().announcements == ()
+
+
+@pytest.mark.parametrize(("begins", "ends", "active", "state"), [
+    (-1, None, True, "shown"), (1, None, True, "later"), (-2, -1, True, "over"), (-1, 1, False, "off"),
+])  # fmt: skip
+def test_the_list_says_whether_it_is_shown(admin_client, begins, ends, active, state):
+    now = timezone.now()
+    Announcement.objects.create(
+        title="t",
+        begins_at=now + timedelta(hours=begins),
+        ends_at=now + timedelta(hours=ends) if ends else None,
+        is_active=active,
+    )
+    page = text_of(admin_client, ANNOUNCEMENTS)
+    assert f">{state}</span>" in " ".join(page.split()).replace("> ", ">").replace(" <", "<")

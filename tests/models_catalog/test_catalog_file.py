@@ -7,7 +7,7 @@ import pytest
 
 from models_catalog import catalog_file, catalog_yaml, snapshot
 from models_catalog.catalog_file import Invalid
-from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route, Vendor
+from models_catalog.models import Alias, Catalog, Credential, Model, Price, Provider, Route, Vendor
 
 pytestmark = pytest.mark.django_db
 
@@ -15,7 +15,11 @@ FILE = """
 version: 1
 default_model: a
 providers:
-  p: {base_url: "https://api.example.com/v1", api_key: env:P_KEY, groups: [g]}
+  p:
+    base_url: "https://api.example.com/v1"
+    api_key: env:P_KEY
+    credentials: [{name: second, api_key: env:P_KEY_2}, {name: third, api_key: sk-third, weight: 2, enabled: false}]
+    groups: [g]
   q: {base_url: "http://127.0.0.1:1/v1", api_key: sk-literal, headers: {X-Title: Kodna, X-Auth: sk-header}}
 vendors: {v: {name: Vee}, w: {name: Double}}
 models:
@@ -24,7 +28,11 @@ models:
     vendor: v
     supports: [tools]
     rate: {rpm: 10, concurrency: 2}
-    routes: [{provider: q, model: up, priority: 3, weight: 2, enabled: false}, {provider: p}]
+    strategy: cheapest
+    attempts: 3
+    routes:
+      - {provider: q, model: up, priority: 3, weight: 2, enabled: false, price: {input: 0.1, output: 0.4}}
+      - {provider: p}
     fallbacks: [b]
   c: {vendor: w}
 aliases: {fast: b}
@@ -100,6 +108,65 @@ def test_a_credential_that_cannot_be_read_is_left_as_it_is(settings: Any) -> Non
     assert Provider.objects.get(slug="q").api_key == "sk-literal"
 
 
+def credentials() -> list[tuple[str, str | None, int, bool]]:
+    found = Credential.objects.filter(provider__slug="p")
+    return [(row.name, row.api_key, row.weight, row.is_active) for row in found]
+
+
+SECOND, THIRD = ("second", "env:P_KEY_2", 1, True), ("third", "sk-third", 2, False)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_provider_with_several_credentials() -> None:
+    assert credentials() == [SECOND, THIRD]
+    text = FILE.replace("env:P_KEY_2", "sk-new")
+    assert load(text.replace("sk-third, weight: 2, enabled: false", "sk-third, weight: 5")) == [
+        "~ providers.p.credentials[second].api_key: env:P_KEY_2 → (a stored key)",
+        "~ providers.p.credentials[third].weight: 2 → 5",
+        "~ providers.p.credentials[third].enabled: false → true",
+    ]
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("kept", ["", "credentials: [{name: second}, {name: third, weight: 2, enabled: false}], "])
+def test_a_credential_that_the_file_leaves_out_is_kept(kept: str) -> None:
+    url = 'base_url: "https://api.example.com/v1", groups: [g]'
+    assert load(f"version: 1\nproviders: {{p: {{{kept}{url}}}}}") == []
+    assert credentials() == [SECOND, THIRD]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_prune_removes_a_credential_that_the_file_does_not_name() -> None:
+    text = FILE.replace(", {name: third, api_key: sk-third, weight: 2, enabled: false}", "")
+    assert load(text) == []
+    assert load(text, prune=True) == ["- providers.p.credentials[third]"]
+    assert credentials() == [SECOND]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_how_a_model_chooses_its_routes() -> None:
+    row = Model.objects.get(slug="a")
+    assert (row.strategy, row.attempts, row.routes.get(provider__slug="q").price_output) == (
+        "cheapest",
+        3,
+        Decimal("0.4"),
+    )
+    exported = catalog_yaml.read(catalog_file.export())["models"]
+    assert (exported["a"]["strategy"], exported["a"]["attempts"]) == ("cheapest", 3)
+    assert exported["a"]["routes"][1]["price"] == {"input": Decimal("0.1"), "output": Decimal("0.4")}
+    assert not {"strategy", "attempts"} & set(exported["b"])
+    assert load(FILE.replace("output: 0.4", "output: 0.5").replace("attempts: 3", "attempts: 4")) == [
+        "~ models.a.attempts: 3 → 4",
+        "~ models.a.routes[q: up].price.output: 0.4 → 0.5",
+    ]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_named_alias_as_default_model_is_exported() -> None:
+    Catalog.objects.update(default_model="balanced")
+    assert catalog_yaml.read(catalog_file.export())["default_model"] == "balanced"
+
+
 @pytest.mark.usefixtures("loaded")
 def test_a_dry_run_tells_the_difference_and_changes_nothing() -> None:
     before = (snapshot.version(), catalog_file.export())
@@ -135,7 +202,7 @@ def test_a_discovered_model_with_a_limit_is_exported() -> None:
 
 @pytest.mark.usefixtures("loaded")
 def test_the_difference_never_tells_a_secret() -> None:
-    text = FILE.replace("sk-literal", "sk-new").replace("sk-header", "sk-newer").replace("env:P_KEY", "sk-other")
+    text = FILE.replace("sk-literal", "sk-new").replace("sk-header", "sk-newer").replace("env:P_KEY\n", "sk-other\n")
     assert load(text) == [
         "~ providers.p.api_key: env:P_KEY → (a stored key)",
         "~ providers.q.headers: changed",
@@ -166,6 +233,7 @@ def test_a_key_left_out_is_its_default() -> None:
 @pytest.mark.usefixtures("loaded")
 def test_a_models_routes_are_those_of_the_file() -> None:
     kept = "vendor: v, supports: [tools], rate: {rpm: 10, concurrency: 2}, fallbacks: [b]"
+    kept += ", strategy: cheapest, attempts: 3"
     changes = model(f"a: {{{kept}, routes: [{{provider: p}}, {{provider: p, model: x}}]}}")
     assert changes == ["+ models.a.routes[p: x]", "- models.a.routes[q: up]"]
 
@@ -182,6 +250,8 @@ def test_prune_removes_what_the_file_does_not_name() -> None:
     text = """{version: 1, providers: {p: {base_url: "https://api.example.com/v1", groups: [g]}},
       vendors: {v: {name: Vee}}, models: {b: {vendor: v, context: 8192, routes: [{provider: p}]}}}"""
     assert load(text, prune=True) == [
+        "- providers.p.credentials[second]",
+        "- providers.p.credentials[third]",
         "- models.b.price[2020-01-01]",
         "~ default_model: a → (none)",
         "- aliases.fast",
@@ -283,6 +353,10 @@ def test_an_export_holds_no_secret() -> None:
     assert "sk-" not in text
     exported = catalog_yaml.read(text)["providers"]
     assert exported["p"]["api_key"] == "env:P_KEY"
+    assert exported["p"]["credentials"] == [
+        {"name": "second", "api_key": "env:P_KEY_2"},
+        {"name": "third", "weight": 2, "enabled": False},
+    ]
     assert exported["p"]["base_url"] == "https://api.example.com/v1"
     assert exported["q"]["headers"] == {"X-Title": "Kodna"}
 

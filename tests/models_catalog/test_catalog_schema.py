@@ -17,7 +17,12 @@ GOOD = """
 version: 1
 default_model: quick
 providers:
-  p: {base_url: "https://api.example.com/v1", api_key: env:P_KEY, timeout: {total: 9.5}, headers: {X-Title: Kodna}}
+  p:
+    base_url: "https://api.example.com/v1"
+    api_key: env:P_KEY
+    credentials: [{name: second, api_key: env:P_KEY_2, weight: 3}, {name: third, enabled: false}]
+    timeout: {total: 9.5}
+    headers: {X-Title: Kodna}
 vendors: {v: {name: Vee}}
 models:
   a/b:
@@ -25,11 +30,14 @@ models:
     context: 128000
     rate: {tpm: 90000}
     price: {input: 0.15, output: 1}
-    routes: [{provider: p, model: upstream, priority: 2}, {provider: p}]
-    fallbacks: [c]
+    strategy: least_busy
+    attempts: 3
+    routes: [{provider: p, model: upstream, priority: 2, price: {input: 0.1, output: 0.4}}, {provider: p}]
+    fallbacks: [c, best]
   c: {vendor: v, prices: [{input: 1, from: 2025-01-31}, {input: 2, from: "2025-06-01T12:00:00+02:00"}]}
 aliases: {quick: a/b}
 """
+URL = "base_url: http://127.0.0.1:1/v1"
 
 
 def check(text: str, known: Known | None = None) -> catalog_schema.CatalogFile:
@@ -58,6 +66,21 @@ def test_it_works() -> None:
     assert (file.models["a/b"].columns["tpm"], file.models["c"].columns["tpm"]) == (90000, 0)
     assert list(file.models["a/b"].routes) == [("p", "upstream"), ("p", "a/b")]
     assert file.models["a/b"].routes["p", "upstream"]["priority"] == 2
+
+
+def test_what_a_file_says_of_routing() -> None:
+    file = check(GOOD)
+    columns, route = file.models["a/b"].columns, file.models["a/b"].routes["p", "upstream"]
+    assert (columns["strategy"], columns["attempts"]) == ("least_busy", 3)
+    assert (file.models["c"].columns["strategy"], file.models["c"].columns["attempts"]) == ("weighted", 6)
+    assert (route["price_input"], route["price_output"]) == (Decimal("0.1"), Decimal("0.4"))
+    second, third = file.providers["p"].credentials.values()
+    assert (second.api_key, second.columns) == ("env:P_KEY_2", {"weight": 3, "is_active": True})
+    assert (third.api_key, third.columns) == (None, {"weight": 1, "is_active": False})
+
+
+def test_the_default_model_may_be_a_named_alias() -> None:
+    assert check("version: 1\ndefault_model: balanced").default_model == "balanced"
 
 
 def test_prices_hold_from_their_dates() -> None:
@@ -113,6 +136,13 @@ def test_every_fault_is_found_at_once() -> None:
         ("models: {m: {vendor: v, limits: enforced}}", "models.m.limits: expected one of pass, enforce"),
         ("models: {m: {vendor: v, supports: tools}}", "models.m.supports: expected a list of names, not text"),
         ("models: {m: {vendor: v, supports: [4, ' ']}}", "models.m.supports[0]: expected a name, not a number"),
+        ("models: {m: {vendor: v, strategy: random}}", "models.m.strategy: expected one of weighted, in_order, cheap"),
+        ("models: {m: {vendor: v, attempts: 0}}", "models.m.attempts: expected 1 or more"),
+        ("models: {m: {vendor: v, routes: [{provider: p, price: 5}]}}", "models.m.routes[0].price: expected a mapping"),
+        (
+            "models: {m: {vendor: v, routes: [{provider: p, price: {in: 5}}]}}",
+            "models.m.routes[0].price.in: unknown key",
+        ),
         ("models: {m: {vendor: v, routes: p}}", "models.m.routes: expected a list of routes, not text"),
         ("models: {m: {vendor: v, routes: [p]}}", "models.m.routes[0]: expected a mapping, not text"),
         ("models: {m: {vendor: v, routes: [{model: x}]}}", "models.m.routes[0].provider: missing"),
@@ -127,6 +157,22 @@ def test_every_fault_is_found_at_once() -> None:
         ("models: {m: {vendor: v, fallbacks: [aa/b]}}", "models.m.fallbacks[0]: no model or alias 'aa/b' in this file"),
         ('models: {m: {vendor: v, description: "a\\0b"}}', "models.m.description: holds a control character"),
         ('models: {m: {vendor: v, name: "\\ud800"}}', "models.m.name: holds a control character"),
+        (f"providers: {{q: {{{URL}, credentials: {{}}}}}}", "providers.q.credentials: expected a list of credentials"),
+        (f"providers: {{q: {{{URL}, credentials: [sk-secret]}}}}", "providers.q.credentials[0]: expected a mapping"),
+        (f"providers: {{q: {{{URL}, credentials: [{{}}]}}}}", "providers.q.credentials[0].name: missing"),
+        (f"providers: {{q: {{{URL}, credentials: [{{name: a b}}]}}}}", "providers.q.credentials[0].name: No spaces"),
+        (
+            f"providers: {{q: {{{URL}, credentials: [{{name: a, weight: 0}}]}}}}",
+            "providers.q.credentials[0].weight: exp",
+        ),
+        (
+            f"providers: {{q: {{{URL}, credentials: [{{name: a}}, {{name: a}}]}}}}",
+            "providers.q.credentials[1].name: a credential of this name is there already",
+        ),
+        (
+            f"providers: {{q: {{{URL}, credentials: [{{name: a, api_key: 'sk secret'}}]}}}}",
+            "providers.q.credentials[0].api_key: a key holds no spaces",
+        ),
         ("providers: {p: {base_url: ftp://x}}", "providers.p.base_url: expected http://… or https://…"),
         ("providers: {p: {base_url: 'http://u:pw@x/v1'}}", "providers.p.base_url: holds a user name or password"),
         ("providers: {p: {base_url: 'http://${A-b}'}}", "providers.p.base_url: expected ${NAME} or ${NAME:-default}"),

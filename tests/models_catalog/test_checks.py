@@ -31,6 +31,16 @@ def test_one_live_route_is_enough():
     assert checks.live_routes(Model.objects.all()).get().live == 1
 
 
+def test_one_credential_is_enough():
+    row = provider("p", api_key="env:NOT_SET_HERE")
+    assert checks.credential_faults(row) == []  # it cannot be asked at all: the provider's own fault says so
+    row.credentials.create(name="second", api_key="sk-2")
+    row.credentials.create(name="off", is_active=False)
+    assert checks.why_dead(model("m", row)) == []
+    assert checks.live_routes(Model.objects.all()).get().live == 1
+    assert checks.credential_faults(row) == ["its own credential: NOT_SET_HERE is not set in the environment"]
+
+
 def test_a_route_that_is_off_is_not_live():
     row = model("m", provider("live"))
     Route.objects.update(is_active=False)

@@ -14,6 +14,7 @@ from django.conf import settings as django_settings
 from models_catalog import discovery, snapshot, tasks
 from models_catalog.discovery import ProbeError
 from models_catalog.models import Alias, Model, Price, Provider, Route, Vendor
+from tests.upstreams import RefusingUpstream
 
 SECRET = "sk-very-secret"
 

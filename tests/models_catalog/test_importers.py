@@ -82,7 +82,6 @@ def test_litellm() -> None:
         "router_settings.model_group_alias.quiet.hidden: aliases are always listed here",
         "router_settings.model_group_alias.lost: an alias here names a model of the list, and is none itself",
         "router_settings.fallbacks[1].claude: names a model that is not carried over",
-        "router_settings.routing_strategy: no counterpart here",
         "litellm_settings.drop_params: no counterpart here",
         "general_settings: no counterpart here",
     ]
@@ -91,6 +90,7 @@ def test_litellm() -> None:
 def test_litellm_models_and_prices() -> None:
     load(importers.litellm(LITELLM.encode()))
     model = Model.objects.get(slug="gpt-4o")
+    assert (model.strategy, model.attempts) == ("least_busy", 6)
     assert (model.vendor.name, model.context, model.output) == ("OpenAI / GPT", 128000, 16384)
     assert (model.supports, model.input_modalities, model.fallbacks) == (
         ["vision"],
@@ -126,9 +126,84 @@ def test_litellm_deployments_with_keys_of_their_own() -> None:
         {"model": "openai/gpt-4o", "api_key": "sk-2"},
         {"model": "openai/gpt-4o", "api_key": "sk-1", "api_base": "https://api.openai.com/v1/"},
     )
-    assert [route["provider"] for route in data["models"]["m"]["routes"]] == ["openai", "openai-2"]
-    assert data["providers"]["openai-2"]["api_key"] == "sk-2"
+    assert data["models"]["m"]["routes"] == [{"provider": "openai", "model": "gpt-4o", "weight": 2}]
+    assert keys_of(data["providers"]["openai"]) == ("sk-1", [("key-2", "sk-2", None)])
+    catalog_file.load(data)
     assert notes == ["model_list[2]: the same provider, credential and model as another one of this name"]
+
+
+def keys_of(provider: dict[str, Any]) -> tuple[str, list[tuple[str, str, int | None]]]:
+    others = [(other["name"], other["api_key"], other.get("weight")) for other in provider.get("credentials", [])]
+    return provider["api_key"], others
+
+
+def test_litellm_weights_of_keys() -> None:
+    data, notes = deployments(
+        {"model": "openai/a", "api_key": "os.environ/KEY_1", "weight": 3},
+        {"model": "openai/a", "api_key": "sk-2"},
+    )
+    assert keys_of(data["providers"]["openai"]) == ("", [("KEY_1", "env:KEY_1", 3), ("key-2", "sk-2", 1)])
+    assert data["models"]["m"]["routes"] == [{"provider": "openai", "model": "a", "weight": 4}]
+    assert notes == []
+    catalog_file.load(data)
+
+
+def test_litellm_keys_in_an_order_are_routes_of_their_own() -> None:
+    data, _ = deployments(
+        {"model": "openai/a", "api_key": "sk-1", "order": 1}, {"model": "openai/a", "api_key": "sk-2", "order": 2}
+    )
+    routes = data["models"]["m"]["routes"]
+    assert [(route["provider"], route["priority"]) for route in routes] == [("openai", 1), ("openai-2", 2)]
+
+
+def test_litellm_a_model_gets_no_key_that_is_not_its_own() -> None:
+    keys = {"both": ["sk-1", "sk-2"], "one": ["sk-1"], "too": ["sk-1", "sk-2"]}
+    items = [
+        {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_key": key}}
+        for name, listed in keys.items()
+        for key in listed
+    ]
+    data, _ = importers.litellm(json.dumps({"model_list": items}).encode())
+    of = {name: model["routes"][0]["provider"] for name, model in data["models"].items()}
+    assert of == {"both": "openai", "one": "openai-2", "too": "openai"}
+    assert keys_of(data["providers"]["openai-2"]) == ("sk-1", [])
+
+
+def test_litellm_what_deployments_charge_is_of_their_routes() -> None:
+    cost = {"input_cost_per_token": 0.000001, "output_cost_per_token": 0.000002}
+    data, _ = deployments({"model": "groq/a", **cost}, {"model": "openai/a", "api_key": "sk-1"})
+    first, second = data["models"]["m"]["routes"]
+    assert first["price"] == {"input": 1, "output": 2}
+    assert "price" not in second
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("simple-shuffle", "weighted"),
+        ("least-busy", "least_busy"),
+        ("latency-based-routing", "fastest"),
+        ("cost-based-routing", "cheapest"),
+        ("usage-based-routing-v2", None),
+    ],
+)
+def test_litellm_strategy(theirs: str, ours: str | None) -> None:
+    item = {"model_name": "m", "litellm_params": {"model": "openai/m"}}
+    data, notes = importers.litellm(
+        json.dumps({"model_list": [item], "router_settings": {"routing_strategy": theirs}}).encode()
+    )
+    assert data["models"]["m"].get("strategy") == ours
+    assert notes == ([] if ours else ["router_settings.routing_strategy: no counterpart here"])
+
+
+def test_litellm_tries() -> None:
+    listed = [
+        {"model_name": "own", "litellm_params": {"model": "openai/a", "num_retries": 4}},
+        {"model_name": "all", "litellm_params": {"model": "openai/b"}},
+    ]
+    data, notes = importers.litellm(json.dumps({"model_list": listed, "router_settings": {"num_retries": 2}}).encode())
+    assert {name: model["attempts"] for name, model in data["models"].items()} == {"own": 5, "all": 3}
+    assert notes == []
 
 
 @pytest.mark.parametrize(

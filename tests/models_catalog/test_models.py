@@ -1,12 +1,25 @@
 """What the catalog's rows may hold, whoever writes them."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
+from django.utils import timezone
 
-from models_catalog.models import Alias, Model, Price, Provider, Route, Vendor, validate_headers, validate_names
+from models_catalog.models import (
+    Alias,
+    Announcement,
+    Credential,
+    Model,
+    Price,
+    Provider,
+    Route,
+    Vendor,
+    validate_headers,
+    validate_names,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -76,7 +89,9 @@ def test_a_provider_that_cannot_be(provider: Provider, field: str, value: Any) -
     assert refused(provider) == {field}
 
 
-@pytest.mark.parametrize(("field", "value"), [("slug", "a\tb"), ("limits", "never"), ("fallbacks", [5])])
+@pytest.mark.parametrize(("field", "value"), [
+    ("slug", "a\tb"), ("limits", "never"), ("fallbacks", [5]), ("strategy", "random"), ("attempts", 0),
+])  # fmt: skip
 def test_a_model_that_cannot_be(model: Model, field: str, value: Any) -> None:
     setattr(model, field, value)
     assert refused(model) == {field}
@@ -85,6 +100,22 @@ def test_a_model_that_cannot_be(model: Model, field: str, value: Any) -> None:
 @pytest.mark.parametrize("value", ["-0.01", "0.0000001", "100000000"])
 def test_a_price_that_cannot_be(model: Model, value: str) -> None:
     assert refused(Price(model=model, input=value)) == {"input"}
+
+
+@pytest.mark.parametrize(("field", "value"), [("name", "a b"), ("name", ""), ("weight", 0)])
+def test_a_credential_that_cannot_be(provider: Provider, field: str, value: Any) -> None:
+    row = Credential(provider=provider, name="second", api_key="sk-2")
+    row.full_clean()
+    assert (row.weight, row.is_active) == (1, True)
+    setattr(row, field, value)
+    assert refused(row) == {field}
+
+
+def test_an_announcement_ends_after_it_begins() -> None:
+    now = timezone.now()
+    Announcement(title="t", begins_at=now).full_clean()
+    Announcement(title="t", begins_at=now, ends_at=now + timedelta(hours=1)).full_clean()
+    assert refused(Announcement(title="t", begins_at=now, ends_at=now)) == {"ends_at"}
 
 
 def test_an_alias_is_not_a_model(model: Model) -> None:
@@ -96,11 +127,13 @@ def test_what_is_there_once(model: Model, provider: Provider) -> None:
     route = {"model": model, "provider": provider, "upstream_model": "x"}
     Route.objects.create(**route)
     price = Price.objects.create(model=model, input=1)
+    Credential.objects.create(provider=provider, name="second")
     for table, fields in (
         (Route, route),
         (Price, {"model": model, "valid_from": price.valid_from}),
         (Model, {"slug": model.slug, "vendor": model.vendor}),
         (Provider, {"slug": provider.slug}),
+        (Credential, {"provider": provider, "name": "second"}),
     ):
         with pytest.raises(IntegrityError), transaction.atomic():
             table.objects.create(**fields)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from models_catalog import signals, snapshot
-from models_catalog.models import Alias, Catalog, Model, Price, Provider, Route, Vendor
+from models_catalog.models import Alias, Announcement, Catalog, Model, Price, Provider, Route, Vendor
 
 pytestmark = pytest.mark.django_db
 
@@ -17,6 +17,7 @@ def model() -> Model:
 
 MAKERS: dict[str, Callable[[Model], object]] = {
     "alias": lambda model: Alias.objects.create(slug="a", model=model),
+    "announcement": lambda _: Announcement.objects.create(title="t"),
     "model": lambda model: Model.objects.create(slug="n", vendor=model.vendor),
     "price": lambda model: Price.objects.create(model=model, input=1, output=1),
     "provider": lambda _: Provider.objects.create(slug="p", base_url="http://127.0.0.1/v1"),
@@ -40,6 +41,9 @@ def test_a_route_too(model: Model) -> None:
     provider = Provider.objects.create(slug="p", base_url="http://127.0.0.1/v1")
     before = snapshot.version()
     Route.objects.create(model=model, provider=provider, upstream_model="x")
+    assert snapshot.version() > before
+    before = snapshot.version()
+    provider.credentials.create(name="second", api_key="sk-2")
     assert snapshot.version() > before
     before = snapshot.version()
     provider.delete()

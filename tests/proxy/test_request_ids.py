@@ -1,6 +1,7 @@
 """An answer's ID tells us, and nobody else, who has answered."""
 
 import base64
+import hashlib
 import hmac
 import string
 import timeit
@@ -71,7 +72,7 @@ def test_the_end_of_another_request() -> None:
 
 def forged(secret: bytes, inside: str, signed: int = 7) -> str:
     route = b"\0\0\0\3\0\0\0\x4d"
-    end = route + hmac.digest(secret, inside.encode() + route, "sha256")[:signed]
+    end = route + hashlib.blake2b(inside.encode() + route, digest_size=signed, key=secret[:64]).digest()
     return f"{inside}_{base64.urlsafe_b64encode(end).decode().rstrip('=')}"
 
 
