@@ -255,6 +255,7 @@ class ProviderAdmin(Switchable):
 class RouteInline(TabularInline):
     model = rows.Route
     hide_title = True
+    verbose_name_plural = "routes; USD: what the provider charges per million tokens, for the strategy “cheapest”"
     fields = ("provider", "upstream_model", "priority", "weight", "price_input", "price_output", "is_active", "state")
     readonly_fields = ("state",)
     extra = 0
@@ -338,7 +339,7 @@ class ModelAdminPage(Switchable):
     change_form_outer_before_template: Any = "admin/models_catalog/model/warning.html"
     fieldsets = (
         (None, {"fields": ("slug", "vendor", "name", "description", "is_active")}),
-        ("Routing", {"fields": (("strategy", "attempts"),)}),
+        ("Routing", {"fields": ("strategy", "attempts")}),
         ("Limits", {"fields": (("context", "output"), "limits")}),
         ("Limits of all keys together", {"fields": RATE}),
         ("What it can", {"fields": (("input_modalities", "output_modalities"), ("supports", "fallbacks"))}),
@@ -404,10 +405,10 @@ class AliasAdmin(CatalogModelAdmin):
 
 @admin.register(rows.Announcement)
 class AnnouncementAdmin(Switchable):
-    list_display = ("title", "kind", "state", "begins_at", "ends_at", "switch")
+    list_display = ("title", "kind", "state", "begins", "ends", "switch")
     list_filter = ("kind", "is_active")
     search_fields = ("title", "text")
-    fields = ("kind", "title", "text", ("begins_at", "ends_at"), "is_active")
+    fields = ("kind", "title", "text", "begins_at", "ends_at", "is_active")
 
     @display(description="state", label={"shown": "success", "later": "info", "over": "warning", "off": "danger"})
     def state(self, row: rows.Announcement) -> tuple[str, str]:
@@ -417,6 +418,14 @@ class AnnouncementAdmin(Switchable):
         if row.ends_at and row.ends_at <= now:
             return "over", "over"
         return ("later", "later") if row.begins_at > now else ("shown", "shown")
+
+    @display(description="begins, UTC", ordering="begins_at")
+    def begins(self, row: rows.Announcement) -> str:
+        return f"{row.begins_at:%Y-%m-%d %H:%M}"
+
+    @display(description="ends, UTC", ordering="ends_at")
+    def ends(self, row: rows.Announcement) -> str:
+        return f"{row.ends_at:%Y-%m-%d %H:%M}" if row.ends_at else "—"
 
 
 @admin.register(rows.Catalog)

@@ -205,7 +205,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
 
 
 class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
-    api_key = SecretField()
+    api_key = SecretField(help_text="The key itself, or env:NAME. Stored encrypted, never shown; empty keeps it.")
 
     class Meta:
         model = Credential
@@ -216,14 +216,12 @@ class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
         self.stored_key: str | None = self.instance.api_key
         self.initial["api_key"] = ""
         if field := self.fields.get("api_key"):
-            field.widget.attrs["placeholder"] = self._what_is_stored()
+            field.widget.attrs["placeholder"] = self._placeholder()
 
-    def _what_is_stored(self) -> str:
+    def _placeholder(self) -> str:
         if self.stored_key is None:
-            return "unreadable: enter it again"
-        if self.stored_key.startswith("env:"):
-            return f"{self.stored_key}: empty keeps it"
-        return "stored: empty keeps it" if self.stored_key else "the key, or env:NAME"
+            return "(unreadable)"
+        return self.stored_key if self.stored_key.startswith("env:") else MASK if self.stored_key else ""
 
     def clean_api_key(self) -> str | None:
         kept = self.cleaned_data["api_key"] or self.stored_key

@@ -214,10 +214,9 @@ class Model(models.Model):
         return self.slug
 
 
-def price_field(name: str, help_text: str = "") -> "models.DecimalField[Any, Any]":
-    floor = MinValueValidator(Decimal(0))
+def price_field(name: str) -> "models.DecimalField[Any, Any]":
     return models.DecimalField(
-        name, max_digits=14, decimal_places=6, null=True, blank=True, validators=[floor], help_text=help_text
+        name, max_digits=14, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(Decimal(0))]
     )
 
 
@@ -230,9 +229,9 @@ class Route(models.Model):
     priority = models.PositiveIntegerField(default=1, help_text="Lower is tried first.")
     weight = models.PositiveIntegerField(default=1, help_text="Share among routes of one priority.")
     is_active = models.BooleanField("active", default=True)
-    # What this provider charges; `Price` is what the model costs here.
-    price_input = price_field("charges in", "What the provider charges, USD per million tokens: for “cheapest”.")
-    price_output = price_field("charges out", "What the provider charges, USD per million tokens: for “cheapest”.")
+    # What this provider charges, per million tokens, for "cheapest"; `Price` is what the model costs here.
+    price_input = price_field("USD in")
+    price_output = price_field("USD out")
     discovered = models.BooleanField(default=False, editable=False)
 
     class Meta:

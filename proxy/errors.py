@@ -121,9 +121,9 @@ _NOT_ASKED = frozenset({"busy", "skipped"})  # reasons
 class ProviderFault(Exception):
     """What went wrong at one provider. `message` may go to a client: it holds no credential and no address.
 
-    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy, skipped. `is_sure` False: it
-    was told by its words alone, which a client may have put there, so that it says nothing of the route's health.
-    `is_credential`: this gateway's is refused.
+    `reason` is one word for the record: connect, timeout, broken, status, malformed, error, busy, skipped. `is_sure`
+    False: it was told by its words alone, which a client may have put there, so that it says nothing of the route's
+    health. `is_credential`: this gateway's is refused.
     """
 
     def __init__(

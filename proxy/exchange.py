@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ from accounts.keys import Key
 from models_catalog import pricing
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model, Provider
-from proxy import meter, replies, request_ids, routing
+from proxy import ingress, meter, replies, request_ids, routing
 from proxy.admission import Admission, Reservation
 from proxy.background import Tables
 from proxy.errors import AllFailed, Refusal
@@ -164,10 +165,9 @@ class Exchange:
         home = self._previous
         if self._session:
             home = await home_of(gateway, home, self._session)
-        turn = turn_of(gateway, target.model, self._session)
+        turn = turn_of(gateway, envelope, target.model, self._session)
         plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn, home)
-        if not self._session:
-            gateway.turns[target.model.id] = turn + 1
+        gateway.turns[target.model.id] = gateway.turns.get(target.model.id, 0) + 1
         if plan.out:
             gateway.health.passes(attempt.route for attempt, _ in plan.out)
         self._planned = time.perf_counter()
@@ -569,9 +569,14 @@ async def home_of(gateway: Gateway, previous: Home | None, session: str) -> Home
     return await gateway.sessions.home(session) if previous is None and session else previous
 
 
-def turn_of(gateway: Gateway, model: Model, session: str) -> int:
-    """Whose turn it is. Of a conversation every process says the same, also where it has no home yet."""
-    return int(session[:_TURN], 16) if session else gateway.turns.get(model.id, 0)
+def turn_of(gateway: Gateway, envelope: Envelope, model: Model, session: str) -> int:
+    """Whose turn it is. Of a conversation every process says the same, also where it has no home yet, or no name."""
+    if session:
+        return int(session[:_TURN], 16)
+    opening = ingress.opening(envelope) if len(model.routes) > 1 else b""
+    if opening:
+        return int.from_bytes(hashlib.blake2b(opening, digest_size=_TURN // 2).digest())
+    return gateway.turns.get(model.id, 0)
 
 
 def _gone(error: RuntimeError) -> ClientGone:

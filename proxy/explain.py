@@ -146,7 +146,7 @@ def explain(
 ) -> Explanation:
     """`tells`: an operator, also what is nobody else's business. Raises `Refusal` as `routing.plan` does."""
     model, health = target.model, gateway.health
-    turn = turn_of(gateway, model, conversation.session)
+    turn = turn_of(gateway, envelope, model, conversation.session)
     plan = routing.plan(target, envelope, gateway.tables.catalog, key, health, turn, conversation.home)
     scene = _Scene(gateway, envelope, target, key, tells, plan, conversation, turn)
     tokens = _count(envelope)

@@ -305,6 +305,47 @@ def session_name(envelope: Envelope, key: Key, model_id: str) -> str:
     return hashlib.blake2b(told, digest_size=16, key=_SESSION_SECRET).hexdigest()
 
 
+# Where a format has the conversation, and beside it what the system says.
+_SPOKEN = {
+    "openai_chat": ("messages", ()),
+    "openai_responses": ("input", ("instructions",)),
+    "anthropic_messages": ("messages", ("system",)),
+    "gemini": ("contents", ("systemInstruction", "system_instruction")),
+}
+
+
+_BRACE = ord("{")
+
+
+def _is_system(role: object) -> bool:
+    return role in ("system", "developer")
+
+
+class _Spoken(msgspec.Struct):
+    role: Any = None
+
+
+_read_spoken = msgspec.json.Decoder(_Spoken).decode
+_read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def opening(envelope: Envelope) -> bytes:
+    """How a conversation begins that has gone on since: its system's and its first words, the same in every turn.
+
+    Empty where it has only begun: requests that stand alone are no conversation, though many begin alike.
+    """
+    field_, beside = _SPOKEN.get(envelope.format.NAME, ("", ()))
+    members = envelope.members
+    spoken = members.get(field_, b"")
+    if not spoken.startswith(b"["):
+        return b""
+    items = _read_list(spoken)  # which `Members` has found to be JSON
+    for place, item in enumerate(items[:-1]):
+        if memoryview(item)[0] != _BRACE or not _is_system(_read_spoken(item).role):
+            return b"\n".join([*(members.get(name, b"") for name in beside), *map(bytes, items[: place + 1])])
+    return b""
+
+
 def _sendable(name: str, value: str) -> str:
     if value.isascii() and value.isprintable():
         return value

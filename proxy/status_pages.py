@@ -60,6 +60,10 @@ class Group:
     name: str
     rows: list[Row]
 
+    @property
+    def is_busy(self) -> bool:
+        return any(row.strip for row in self.rows)
+
 
 @gzip_page
 @conditional_page
@@ -92,6 +96,7 @@ def render(stands: Standing, language: str) -> bytes:
         "known": stands.week is not None,
         "groups": (groups := _groups(stands)),
         "troubled": [(row, group) for group in groups for row in group.rows if row.state != standing.OPERATIONAL],
+        "is_busy": any(group.is_busy for group in groups),
         "dates": _dates(stands.week, "D j"),
     }
     return render_to_string("status/status.html", page).encode()

@@ -229,8 +229,8 @@ def test_none_of_them_is_ever_sent_back(admin_client, provider, second):
     second.provider.credentials.create(name="third", api_key="env:NOT_SET_HERE")
     page = text_of(admin_client, f"{PROVIDERS}{provider.pk}/change/")
     assert "sk-second-secret" not in page
-    assert 'placeholder="stored: empty keeps it"' in page
-    assert 'placeholder="env:NOT_SET_HERE: empty keeps it"' in page
+    assert 'placeholder="(stored)"' in page
+    assert 'placeholder="env:NOT_SET_HERE"' in page
     answer, _ = save(admin_client, provider, slug="", **inline(entry(second, api_key="sk-typed")))
     assert "sk-typed" not in answer.content.decode()
     assert "sk-typed" not in str(list(LogEntry.objects.values()))
@@ -565,7 +565,7 @@ def test_the_default_model_may_be_a_named_alias(admin_client, model):
 def test_the_list_of_aliases_says_what_the_named_ones_stand_for(admin_client, model):
     Alias.objects.create(slug="fast", model=model)
     page = text_of(admin_client, "/admin/models_catalog/alias/")
-    assert '<dt>best</dt><dd class="kd-mono">m</dd>' in page
+    assert "<dt>best</dt><dd>m</dd>" in page
     assert "<dt>fast</dt>" not in page
 
 

@@ -422,3 +422,36 @@ async def test_nothing_of_a_request_stays(tmp_path: Path, path: str, reply: Repl
         assert [type(found).__name__ for found in _of_requests() if id(found) not in before] == []
     finally:
         gc.enable()
+
+
+# --- where conversations go ------------------------------------------------------------------------------------------
+
+
+def shared_out(folder: Path) -> Inside:
+    """Four providers of one priority."""
+    found = model("m", *(provider(name) for name in "abcd"))
+    routes = tuple(replace(route, priority=1) for route in found.routes)
+    return Inside(folder, snapshot(replace(found, routes=routes)), Pool(MockUpstream(completion()).transport))
+
+
+async def asked_of(gateway: Inside, *messages: dict[str, str]) -> str:
+    answer = await gateway.post({"model": "m", "messages": messages})
+    return answer.headers["x-kodna-provider"]
+
+
+async def test_what_stands_alone_is_shared_out(tmp_path: Path) -> None:
+    gateway = shared_out(tmp_path)
+    assert {await asked_of(gateway, *HELLO) for _ in range(12)} == set("abcd")
+
+
+async def test_a_conversation_without_a_name_stays_where_it_is(tmp_path: Path) -> None:
+    gateway, places = shared_out(tmp_path), set()
+    for number in range(20):
+        said = [{"role": "user", "content": f"Hello {number}"}]
+        went = set()
+        for turn in range(4):
+            said += [{"role": "assistant", "content": "Yes?"}, {"role": "user", "content": f"And {turn}?"}]
+            went.add(await asked_of(gateway, *said))
+        assert len(went) == 1
+        places |= went
+    assert places == set("abcd"), "not all of them in one place"

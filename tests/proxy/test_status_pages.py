@@ -87,9 +87,10 @@ def test_it_works(client: Client, provider: Provider) -> None:
 
 def test_nobody_has_asked_for_it(client: Client, provider: Provider) -> None:
     add("gpt-4o", provider)
-    part = line(text(client), "gpt-4o")
-    assert "no requests in these days" in part
-    assert cells(part) == []
+    page = text(client)
+    assert "no requests in these days" in line(page, "gpt-4o")
+    assert cells(page) == []  # no legend either
+    assert 'class="dates"' not in page
 
 
 def test_an_empty_catalog_says_so(client: Client) -> None:
