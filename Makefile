@@ -55,6 +55,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy accounts kodna models_catalog proxy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_locale.py -k compiled
 	@export KODNA_DATA_DIR=$$(mktemp -d) && $(BIN)/python manage.py makemigrations --check --dry-run \
 		&& $(BIN)/python manage.py check --fail-level WARNING; status=$$?; rm -rf "$$KODNA_DATA_DIR"; exit $$status
 
