@@ -8,7 +8,7 @@ from proxy import errors
 from proxy.errors import ProviderFault, Refusal
 from proxy.routing import Attempt, Plan
 
-REPEATS = 2  # attempts of a request that are made once more
+REPEATS = 2  # attempts of a request that are made once more; one, where another model can follow
 BACK_OFF = 0.25  # seconds before the first of them, twice as many before the second
 PATIENCE = 3.0  # seconds: a provider that asks to wait longer is not waited for
 
@@ -16,13 +16,25 @@ PATIENCE = 3.0  # seconds: a provider that asks to wait longer is not waited for
 class Tries:
     """`wait`: seconds before the attempt that `next` gave."""
 
-    __slots__ = ("_again", "_context", "_faults", "_made", "_model", "_refusal", "_repeats", "_waiting", "wait")
+    __slots__ = (
+        "_again",
+        "_context",
+        "_faults",
+        "_made",
+        "_model",
+        "_refusal",
+        "_repeated",
+        "_repeats",
+        "_waiting",
+        "wait",
+    )
 
     def __init__(self, plan: Plan) -> None:
         self._model = plan.attempts[0].model
         self._waiting = plan.attempts[::-1]  # the next one is the last
         self._again: list[tuple[Attempt, float]] = []
-        self._repeats = 0 if plan.is_last_resort else REPEATS
+        self._repeats = 0 if plan.is_last_resort else REPEATS - (plan.attempts[-1].model is not self._model)
+        self._repeated = 0
         self._made: dict[str, int] = {}  # by model
         self._context = 0  # tokens: a smaller window has turned out to be too small
         self._faults: list[ProviderFault] = []
@@ -59,10 +71,10 @@ class Tries:
 
     def failed(self, attempt: Attempt, fault: ProviderFault) -> None:
         self._faults.append(fault)
-        if self._repeats and fault.may_be_repeated and (fault.retry_after or 0.0) <= PATIENCE:
-            said = fault.retry_after
-            self._again.append((attempt, BACK_OFF * 2 ** (REPEATS - self._repeats) if said is None else said))
-            self._repeats -= 1
+        said = fault.retry_after
+        if self._repeated < self._repeats and fault.may_be_repeated and (said or 0.0) <= PATIENCE:
+            self._again.append((attempt, BACK_OFF * 2**self._repeated if said is None else said))
+            self._repeated += 1
 
     def refused(self, refusal: Refusal) -> None:
         """Not by a provider's failure: another model, or a route of the client's own format, may do."""
