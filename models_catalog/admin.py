@@ -420,12 +420,14 @@ class AnnouncementAdmin(Switchable):
         return ("later", "later") if row.begins_at > now else ("shown", "shown")
 
     @display(description="begins, UTC", ordering="begins_at")
-    def begins(self, row: rows.Announcement) -> str:
-        return f"{row.begins_at:%Y-%m-%d %H:%M}"
+    def begins(self, row: rows.Announcement) -> SafeString:
+        return format_html('<span class="kd-number">{}</span>', f"{row.begins_at:%Y-%m-%d %H:%M}")
 
     @display(description="ends, UTC", ordering="ends_at")
-    def ends(self, row: rows.Announcement) -> str:
-        return f"{row.ends_at:%Y-%m-%d %H:%M}" if row.ends_at else "—"
+    def ends(self, row: rows.Announcement) -> SafeString | str:
+        if row.ends_at is None:
+            return "—"
+        return format_html('<span class="kd-number">{}</span>', f"{row.ends_at:%Y-%m-%d %H:%M}")
 
 
 @admin.register(rows.Catalog)

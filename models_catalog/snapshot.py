@@ -125,6 +125,9 @@ class Announcement:
     begins: float
     ends: float | None
 
+    def in_force(self, now: float) -> bool:
+        return self.begins <= now and (self.ends is None or now < self.ends)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -304,4 +304,5 @@ def test_announcements_that_are_not_over() -> None:
     Announcement.objects.create(title="off", is_active=False)
     found = snapshot.load().announcements
     assert [each.title for each in found] == ["later", "now", "open"]
+    assert [each.in_force(now.timestamp()) for each in found] == [False, True, True]
     assert (found[1].kind, found[1].begins, found[2].ends) == ("info", (now - hour).timestamp(), None)
