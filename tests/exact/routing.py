@@ -1,4 +1,4 @@
-"""A model with two routes, of which one fails sometimes, is dead for a while, and comes back: no client sees any of it."""
+"""A model with two routes, of which one fails sometimes, is dead for a while, then comes back. No client sees it."""
 
 import random
 import statistics

@@ -435,8 +435,9 @@ async def test_a_client_that_leaves_gives_the_place_back(tmp_path: Path) -> None
 
 def falling(folder: Path, *replies: Any, key: Key = PREPAID, **fallback: Any) -> Inside:
     """The model `m` falls back on `n`."""
-    first, second = model("m", provider("first"), fallbacks=("n",), attempts=1), model("n", provider("second"), **fallback)
-    house = Inside(folder, snapshot(first, second), Pool(MockUpstream(*replies).transport), (TEXT, key))
+    first = model("m", provider("first"), fallbacks=("n",), attempts=1)
+    catalog = snapshot(first, model("n", provider("second"), **fallback))
+    house = Inside(folder, catalog, Pool(MockUpstream(*replies).transport), (TEXT, key))
     house.counters.learn({"a3": (1, DOLLAR)})
     return house
 

@@ -67,9 +67,7 @@ class House:
 def _running(request: pytest.FixtureRequest, _new_gateway: MakeGateway) -> Iterator[House]:
     patience = {"connect": 0.4, "first_byte": 0.4, "idle": 0.4, "total": 1.2}
     with Upstream() as first, Upstream() as second, RefusingUpstream() as refusing:
-        gateway = _new_gateway(
-            server=request.param, env={**ENV, "KODNA_KEEPALIVE_SECONDS": str(KEEPALIVE)}
-        )
+        gateway = _new_gateway(server=request.param, env={**ENV, "KODNA_KEEPALIVE_SECONDS": str(KEEPALIVE)})
         patient = {"connect": 5, "first_byte": 10, "idle": 10, "total": 60}
         key = gateway.set_up(
             catalog(
