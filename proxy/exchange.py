@@ -29,8 +29,8 @@ from proxy.journal import Journal
 from proxy.marks import Mark
 from proxy.models import UsageRecord
 from proxy.outgoing import Passage, clamped
-from proxy.routing import SAME_MODEL, Attempt, Home, Plan, Target
-from proxy.sessions import Sessions
+from proxy.routing import SAME_MODEL, Attempt, Plan, Target
+from proxy.sessions import Home, Sessions
 from proxy.timer import Timer
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord

@@ -25,7 +25,8 @@ from proxy.exchange import Exchange, Gateway, home_of, turn_of
 from proxy.health import REFUSED, RESTS, THROTTLED, Out
 from proxy.ingress import Envelope
 from proxy.outgoing import Passage
-from proxy.routing import CATALOG, OWN_LIST, Attempt, Home, Plan, Target
+from proxy.routing import CATALOG, OWN_LIST, Attempt, Plan, Target
+from proxy.sessions import Home
 
 NOTE = "This is the plan of the process that answered. Others may be at another turn, and have measured other speeds."
 PREVIOUS, SESSION = "previous_request_id", "session"

@@ -20,16 +20,13 @@ from proxy.formats import registry
 from proxy.formats.base import Client
 from proxy.health import RESTS, Health, Out
 from proxy.ingress import Envelope
+from proxy.sessions import Home
 
 FIRST, SAME_MODEL, OWN_LIST, CATALOG = 0, 1, 2, 3  # `x-kodna-fallback-layer`
 LAST_RESORT = 2  # attempts, where all that could be asked is out
 _TOO_MANY = 429
 _GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1  # multiples of them spread evenly over 0 to 1
 _MANY = 10_000  # choices that are kept: clients name the groups
-
-Home = tuple[int, int]
-"""A provider's number and its credential's."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:

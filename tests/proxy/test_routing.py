@@ -14,7 +14,8 @@ from proxy.formats import openai_chat
 from proxy.formats.splice import Members
 from proxy.health import Health, Out
 from proxy.ingress import Envelope
-from proxy.routing import LAST_RESORT, Attempt, Home, Plan, plan, resolve
+from proxy.routing import LAST_RESORT, Attempt, Plan, plan, resolve
+from proxy.sessions import Home
 from tests.proxy.inside import KEY, model, provider, snapshot
 
 A, B = provider("a", groups=frozenset({"one"})), provider("b", groups=frozenset({"two"}))
