@@ -26,7 +26,8 @@ FIRST, SAME_MODEL, OWN_LIST, CATALOG = 0, 1, 2, 3  # `x-kodna-fallback-layer`
 LAST_RESORT = 2  # attempts, where all that could be asked is out
 _TOO_MANY = 429
 _GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1  # multiples of them spread evenly over 0 to 1
-_MANY = 10_000  # choices that are kept: clients name the groups
+# Clients name the groups: so many choices are kept, and none for names of so many characters together.
+_MANY, _LONG = 10_000, 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
@@ -218,7 +219,9 @@ def choice(model: Model, layer: int, envelope: Envelope, catalog: Snapshot, key:
             Tier([Attempt(model, way, layer) for way in tier], model.strategy)
             for _, tier in groupby(ways, key=lambda way: way.priority)
         ]
-        found = catalog.memo[kind] = Choice(model, layer, tiers)
+        found = Choice(model, layer, tiers)
+        if sum(map(len, envelope.groups)) < _LONG:
+            catalog.memo[kind] = found
     return found
 
 

@@ -333,6 +333,13 @@ def test_what_has_been_worked_out_is_not_mixed_up() -> None:
     assert attempts(catalog=catalog) == ["m@a:0", "m@b:1"], "a plan is its request's own"
 
 
+def test_what_clients_name_does_not_fill_the_memory() -> None:
+    catalog = snapshot(model("m", A, B))
+    for number in range(5):
+        assert attempts(catalog=catalog, groups=("one", f"{number}" * 1_000_000)) == ["m@a:0"]
+    assert not catalog.memo
+
+
 def test_an_attempt_as_a_fallback() -> None:
     route = CATALOG.models["m"].routes[0]
     assert Attempt(CATALOG.models["m"], route, 0).as_fallback().layer == 1
