@@ -63,7 +63,7 @@ def add_provider(page: Page, tiny: TinyModel) -> None:
     add(page, "Providers")
     page.locator("#id_slug").fill("llama.cpp")
     page.get_by_label("Base URL").fill(tiny.base_url)
-    page.get_by_label("Credential").fill(tiny.api_key)
+    page.get_by_role("textbox", name="Credential").fill(tiny.api_key)
     save(page)
     expect(page.get_by_label("Base URL")).to_have_value(tiny.base_url)
     assert tiny.api_key not in page.content()
