@@ -54,7 +54,7 @@ async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, re
         attempts = routing.plan(target, envelope, catalog, key, gateway.health).attempts
         grant = await gateway.admission.count(request_id, key, target.model)
         try:
-            status, answer = 200, await _counted(gateway, counter, envelope, attempts, timer)
+            status, answer = 200, await _counted(gateway, counter, envelope, attempts, key, timer)
         finally:
             gateway.admission.store.settle(request_id, None, 0)
         headers: replies.Headers = [(b"content-type", b"application/json")]
@@ -78,28 +78,36 @@ def _refused(refusal: Refusal, counter: Counter, request_id: str) -> tuple[int, 
 
 
 async def _counted(
-    gateway: Gateway, counter: Counter, envelope: Envelope, attempts: list[Attempt], timer: Timer
+    gateway: Gateway, counter: Counter, envelope: Envelope, attempts: list[Attempt], key: Key, timer: Timer
 ) -> bytes:
+    """All of them together have as long as one alone."""
     faults: list[ProviderFault] = []
+    begun = time.perf_counter()
     for attempt in attempts:
         provider = attempt.route.provider
         if registry.between(counter, provider.dialect, provider.supports) is not counter:
             prompt = counter.count_prompt(envelope.members)
             return counter.count_answer(meter.tokens_of(prompt))
+        left = provider.total_timeout - (time.perf_counter() - begun)
+        if faults and left <= 0:
+            continue
         try:
-            return await _ask(gateway, counter, envelope, attempt, timer)
+            return await _ask(gateway, counter, envelope, attempt, key, timer, left)
         except ProviderFault as fault:
             faults.append(fault)
     raise errors.after_all(faults, attempts[0].model.id) from faults[-1]
 
 
-async def _ask(gateway: Gateway, counter: Counter, envelope: Envelope, attempt: Attempt, timer: Timer) -> bytes:
+async def _ask(
+    gateway: Gateway, counter: Counter, envelope: Envelope, attempt: Attempt, key: Key, timer: Timer, seconds: float
+) -> bytes:
     provider, model = attempt.route.provider, attempt.route.model
     edits = Edits(model, OWN_FIELDS, stream=False)
     path, body = counter.count_path(model) + envelope.query, counter.count_body(envelope.members, edits)
-    await gateway.pool.enter(provider, PATIENCE)
+    question = Question(path, body, envelope.forwarded)
+    await gateway.pool.enter(provider, key.account_id, min(PATIENCE, seconds))
     try:
-        upstream = await open_upstream(gateway.pool, provider, Question(path, body, envelope.forwarded), timer)
+        upstream = await open_upstream(gateway.pool, provider, question, timer, seconds)
         try:
             answer = await upstream.read_all(_MOST)
         finally:

@@ -112,8 +112,9 @@ class Internal(Refusal):
         super().__init__("The gateway failed. The request id tells the operator where to look.")
 
 
-# Statuses that say nothing of the request itself: it may be answered a moment later.
-_TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+# Statuses that say nothing of the request itself: it may be answered a moment later. Not those that say that somebody
+# behind the provider was too slow: he may be working on it.
+_TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 520, 521, 522, 523, 529})
 _THROTTLED = 429
 _NOT_ASKED = frozenset({"busy", "skipped"})  # reasons
 

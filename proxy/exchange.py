@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from contextlib import suppress
@@ -16,10 +15,10 @@ from accounts.keys import Key
 from models_catalog import pricing
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model, Provider
-from proxy import ingress, meter, replies, request_ids, routing
+from proxy import meter, replies, request_ids, routing
 from proxy.admission import Admission, Reservation
 from proxy.background import Tables
-from proxy.errors import AllFailed, Refusal
+from proxy.errors import AllFailed, ProviderFault, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
 from proxy.health import Health
@@ -32,13 +31,13 @@ from proxy.outgoing import Passage, clamped
 from proxy.routing import SAME_MODEL, Attempt, Plan, Target
 from proxy.sessions import Home, Sessions
 from proxy.timer import Timer
+from proxy.turns import Turns
 from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
 from proxy.usage import Record, listed
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 _LASTING = 1.0  # seconds
-_TURN = 8  # digits of a conversation's name
 _REFUSED = "not_allowed"  # an attempt at another model, at a price or within limits that do not allow it
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
@@ -65,7 +64,7 @@ class Gateway:
     held: Held
     health: Health
     sessions: Sessions
-    turns: dict[str, int] = field(default_factory=dict)  # by model: the number of the next request
+    turns: Turns = field(default_factory=Turns)
 
 
 class Exchange:
@@ -80,11 +79,13 @@ class Exchange:
         "_envelope",
         "_finished",
         "_format",
+        "_given",
         "_keepalive",
         "_key",
         "_mark",
         "_opened_anew",
         "_passage",
+        "_patience",
         "_planned",
         "_previous",
         "_price",
@@ -122,7 +123,8 @@ class Exchange:
         self._send = send
         self._begun = time.perf_counter()
         self._planned = 0.0  # when it was planned: all of the attempts together have so many seconds from then on
-        self._asked = 0.0  # when the provider was asked
+        self._patience = 0.0  # seconds for a client that does not read, where others wait for its place; 0: no bound
+        self._asked = self._given = 0.0  # when the provider was asked; the seconds that it had
         self._answered = 0.0  # when its first byte came
         self._recorded = False
         self._finished = False
@@ -165,9 +167,9 @@ class Exchange:
         home = self._previous
         if self._session:
             home = await home_of(gateway, home, self._session)
-        turn = turn_of(gateway, envelope, target.model, self._session)
-        plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn, home)
-        gateway.turns[target.model.id] = gateway.turns.get(target.model.id, 0) + 1
+        turn = gateway.turns.of(envelope, target.model, self._session)
+        plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn.number, home)
+        gateway.turns.taken(target.model, turn)
         if plan.out:
             gateway.health.passes(attempt.route for attempt, _ in plan.out)
         self._planned = time.perf_counter()
@@ -182,10 +184,21 @@ class Exchange:
         """Seconds since the last attempt began."""
         return time.perf_counter() - self._asked
 
+    def has_asked(self, seconds: float) -> None:
+        """A provider, which has so many for its answer, or for the first word of it."""
+        assert self._attempt is not None
+        provider = self._attempt.route.provider
+        self._asked, self._given = time.perf_counter(), seconds
+        self._patience = provider.idle_timeout if provider.max_concurrency else 0.0
+
+    def is_hurried(self, fault: ProviderFault) -> bool:
+        """Whether the provider was given too little time for its silence to say anything."""
+        assert self._attempt is not None
+        return fault.reason == "timeout" and self._given < self._attempt.route.provider.first_byte_timeout / 2
+
     @property
-    def first_token(self) -> float | None:
-        """Seconds from the last attempt's question to the first content of its stream."""
-        return self._answered - self._asked if self._stream is not None else None
+    def account(self) -> int:
+        return self.record.account_id or 0
 
     async def admitted(self, model: Model) -> None:
         """Raises `RateLimited` (429), `Insufficient` (402), `BadRequest` (400), `Unavailable` (503)."""
@@ -251,7 +264,7 @@ class Exchange:
     async def send_answer(self, answer: Relayed) -> None:
         """A plain answer. A large one goes out in pieces: a client that does not read it cannot hold it for ever."""
         self._answered = time.perf_counter()
-        self._settle_down()
+        self._settle_down(stream=False)
         self._answer, rest = answer, answer.body
         headers = [(b"content-type", b"application/json"), _length(rest)]
         if len(rest) > PIECE:
@@ -272,24 +285,31 @@ class Exchange:
         self.timer.unlimit()
         return body[last:]
 
-    def _settle_down(self) -> None:
-        """The conversation is at home where it is answered now; not another model's."""
-        if self._session and self._attempt is not None and self._attempt.layer <= SAME_MODEL:
-            self.gateway.sessions.keep(self._session, self._attempt.route.provider)
+    def _settle_down(self, *, stream: bool) -> None:
+        """It is answered. The conversation is at home here now; not another model's."""
+        assert self._attempt is not None
+        route, seconds = self._attempt.route, self._answered - self._asked
+        self.gateway.health.answers(route, seconds, stream=stream, took=seconds, account=self.account)
+        if self._session and self._attempt.layer <= SAME_MODEL:
+            self.gateway.sessions.keep(self._session, route.provider)
 
     async def begin_stream(self, stream: Stream) -> None:
         self._stream = stream
         self._answered = time.perf_counter()
         self.delivering = True
-        self._settle_down()
+        self._settle_down(stream=True)
         await self._start_stream()
 
     async def send_piece(self, data: bytes) -> None:
         if data:
+            if self._patience:
+                self.timer.wait(self._patience)
             try:
                 await self._send({"type": "http.response.body", "body": data, "more_body": True})
             except RuntimeError as error:
                 raise _gone(error) from error
+            if self._patience:
+                self.timer.rest()
 
     async def end_stream(self, data: bytes) -> None:
         """The last bytes of a stream that came to its end, or whose last event is the provider's error."""
@@ -567,16 +587,6 @@ class Exchange:
 async def home_of(gateway: Gateway, previous: Home | None, session: str) -> Home | None:
     """Where a request is to be answered if it can be: where the one that it names was, else its conversation."""
     return await gateway.sessions.home(session) if previous is None and session else previous
-
-
-def turn_of(gateway: Gateway, envelope: Envelope, model: Model, session: str) -> int:
-    """Whose turn it is. Of a conversation every process says the same, also where it has no home yet, or no name."""
-    if session:
-        return int(session[:_TURN], 16)
-    opening = ingress.opening(envelope) if len(model.routes) > 1 else b""
-    if opening:
-        return int.from_bytes(hashlib.blake2b(opening, digest_size=_TURN // 2).digest())
-    return gateway.turns.get(model.id, 0)
 
 
 def _gone(error: RuntimeError) -> ClientGone:

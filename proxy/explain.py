@@ -1,7 +1,10 @@
 """How a request would be routed, and what it may cost, without making it: the plan as data, with its reasons.
 
 The order is `routing.plan`'s own, at the turn that the next request takes. `relay` answers with it where a request has
-the header `x-kodna-explain: true`; the console's page Explain shows it. Nothing is sent, held, counted or recorded.
+the header `x-kodna-explain: true`; the console's page Explain shows it. No provider is asked, no credit held, no usage
+recorded. With the header it counts as a request in the limits of its key and model, and a refusal is that of the
+request itself, recorded as such. An operator is told everything; the holder of a key neither names of credentials nor
+of providers that are not for this key, or not there.
 """
 
 import asyncio
@@ -17,16 +20,18 @@ import msgspec
 
 from accounts.keys import Key
 from accounts.usd import PICO, usd
-from models_catalog.snapshot import Model, Route
-from proxy import ingress, meter, request_ids, routing
+from models_catalog.snapshot import Model, Route, Snapshot
+from proxy import errors, ingress, meter, request_ids, routing
 from proxy.admission import quote_of, with_margin
 from proxy.errors import BadRequest, Lossy
-from proxy.exchange import Exchange, Gateway, home_of, turn_of
+from proxy.exchange import Exchange, Gateway, home_of
+from proxy.failover import MOST
 from proxy.health import REFUSED, RESTS, THROTTLED, Out
 from proxy.ingress import Envelope
 from proxy.outgoing import Passage
 from proxy.routing import CATALOG, OWN_LIST, Attempt, Plan, Target
 from proxy.sessions import Home
+from proxy.turns import Turn
 
 NOTE = "This is the plan of the process that answered. Others may be at another turn, and have measured other speeds."
 PREVIOUS, SESSION = "previous_request_id", "session"
@@ -36,7 +41,8 @@ _CLOSED = {
     "key": "the API key may use none of its groups",
     "group": "it is in none of the groups that were asked for",
 }
-# Counting and translating take a while, and no limit counts who asks: one at a time, beside the event loop.
+# Counting and translating take a while: one at a time, beside the event loop, and so many seconds with the queue.
+LONGEST = 10.0
 _THREAD = ThreadPoolExecutor(1, "kodna-explain")
 _NO_PRICER = meter.pricer(None)
 _COUNTED = 1_000_000  # characters of a prompt that are counted, not estimated
@@ -74,13 +80,15 @@ class Estimate(msgspec.Struct):
     cost: Cost | None
 
 
-class Candidate(msgspec.Struct):
-    """`speed`: seconds to the first token, on average. `busy`: attempts that run there now, of this process."""
+class Candidate(msgspec.Struct, omit_defaults=True):
+    """`speed`: seconds to the first token, on average; of plain answers, to the whole one.
+
+    `busy`: attempts that run there now, of this process. `credential`: for operators.
+    """
 
     place: int
     model: str
     provider: str
-    credential: str
     upstream_model: str
     priority: int
     weight: float
@@ -89,27 +97,32 @@ class Candidate(msgspec.Struct):
     speed: float | None
     busy: int
     losses: list[str]
+    credential: str = ""
 
 
-class Dropped(msgspec.Struct):
-    """`reason`: absent, format, key, group, out, attempts, context, lossy, request or model."""
+class Dropped(msgspec.Struct, omit_defaults=True):
+    """`reason`: format, group, out, attempts, context, lossy, request or model; for operators also key and absent."""
 
     model: str
     provider: str
-    credential: str
     upstream_model: str
     reason: str
     why: str
+    credential: str = ""
 
 
 class Explanation(msgspec.Struct):
-    """`turn`: by which weights are shared out. `is_last_resort`: all that could be asked is out."""
+    """`turn`: by which weights are shared out. `is_last_resort`: all that could be asked is out.
+
+    `wait`: seconds until the first one is asked, which rests for a moment.
+    """
 
     asked: Asked
     estimate: Estimate
     strategy: str
     turn: int
     is_last_resort: bool
+    wait: float
     candidates: list[Candidate]
     dropped: list[Dropped]
     note: str = NOTE
@@ -129,10 +142,25 @@ class Conversation(NamedTuple):
 
 async def answer(exchange: Exchange, envelope: Envelope, target: Target, key: Key) -> None:
     """In place of a model's answer. Raises `Refusal`, as the request itself would be refused."""
-    gateway = exchange.gateway
-    conversation = await find_home(gateway, envelope, key, target.model)
-    work = partial(explain, gateway, envelope, target, key, conversation)
-    await exchange.explain(encode(await asyncio.get_running_loop().run_in_executor(_THREAD, work)))
+    gateway, request_id = exchange.gateway, exchange.record.request_id
+    await gateway.admission.count(request_id, key, target.model)
+    try:
+        async with asyncio.timeout(LONGEST):
+            conversation = await find_home(gateway, envelope, key, target.model)
+            work = partial(_encoded, gateway, envelope, target, key, conversation)
+            body = await asyncio.get_running_loop().run_in_executor(_THREAD, work)
+    except TimeoutError:
+        raise errors.Unavailable("The plan could not be worked out in time.", retry_after=LONGEST) from None
+    finally:
+        gateway.admission.store.settle(request_id, None, 0)
+    await exchange.explain(body)
+
+
+def _encoded(gateway: Gateway, envelope: Envelope, target: Target, key: Key, conversation: Conversation) -> bytes:
+    try:
+        return encode(explain(gateway, envelope, target, key, conversation))
+    except StopIteration as bug:  # asyncio cannot hand it over: whoever waits would wait for ever
+        raise RuntimeError("an iterator had no more") from bug
 
 
 async def find_home(gateway: Gateway, envelope: Envelope, key: Key, model: Model) -> Conversation:
@@ -146,18 +174,19 @@ def explain(
     gateway: Gateway, envelope: Envelope, target: Target, key: Key, conversation: Conversation, *, tells: bool = False
 ) -> Explanation:
     """`tells`: an operator, also what is nobody else's business. Raises `Refusal` as `routing.plan` does."""
-    model, health = target.model, gateway.health
-    turn = turn_of(gateway, envelope, model, conversation.session)
-    plan = routing.plan(target, envelope, gateway.tables.catalog, key, health, turn, conversation.home)
-    scene = _Scene(gateway, envelope, target, key, tells, plan, conversation, turn)
+    model, catalog = target.model, gateway.tables.catalog
+    turn = gateway.turns.of(envelope, model, conversation.session)
+    plan = routing.plan(target, envelope, catalog, key, gateway.health, turn.number, conversation.home)
+    scene = _Scene(gateway, catalog, envelope, target, key, tells, plan, conversation, turn)
     tokens = _count(envelope)
-    fitting, unfit = _sort_out(plan, envelope, tokens)
+    fitting, unfit = _sort_out(scene, tokens)
     return Explanation(
         asked=_asked(scene),
         estimate=_estimate(envelope, fitting[0][0].model if fitting else model, tokens),
         strategy=model.strategy,
-        turn=turn,
+        turn=turn.number,
         is_last_resort=plan.is_last_resort,
+        wait=round(plan.wait, 3),
         candidates=[_candidate(scene, place, *each) for place, each in enumerate(fitting, 1)],
         dropped=[*unfit, *_dropped(scene)],
     )
@@ -165,18 +194,25 @@ def explain(
 
 def refused(gateway: Gateway, envelope: Envelope, target: Target, key: Key, *, tells: bool = False) -> list[Dropped]:
     """Why each route is none, where there is no plan at all."""
-    return list(_dropped(_Scene(gateway, envelope, target, key, tells, Plan())))
+    return list(_dropped(_Scene(gateway, gateway.tables.catalog, envelope, target, key, tells, Plan())))
 
 
 class _Scene(NamedTuple):
     gateway: Gateway
+    catalog: Snapshot
     envelope: Envelope
     target: Target
     key: Key
     tells: bool
     plan: Plan
     conversation: Conversation = Conversation()
-    turn: int = 0
+    turn: Turn = Turn(0)
+
+    def credential(self, route: Route) -> str:
+        return route.provider.credential_name if self.tells else ""
+
+    def drop(self, model: Model, route: Route, reason: str, why: str) -> Dropped:
+        return Dropped(model.id, route.provider.name, route.model, reason, why, self.credential(route))
 
 
 def _asked(scene: _Scene) -> Asked:
@@ -191,13 +227,13 @@ def _asked(scene: _Scene) -> Asked:
         groups=envelope.groups,
         models=envelope.models,
         conversation=scene.conversation.named,
-        home=_named(routes[0]) if routes else "",
+        home=_named(scene, routes[0]) if routes else "",
     )
 
 
-def _named(route: Route) -> str:
-    provider = route.provider
-    return f"{provider.name}, {provider.credential_name}" if provider.credential_name else provider.name
+def _named(scene: _Scene, route: Route) -> str:
+    credential = scene.credential(route)
+    return f"{route.provider.name}, {credential}" if credential else route.provider.name
 
 
 def _count(envelope: Envelope) -> int:
@@ -219,32 +255,33 @@ def _estimate(envelope: Envelope, model: Model, tokens: int) -> Estimate:
 # --- those that are asked --------------------------------------------------------------------------------------------
 
 
-def _sort_out(plan: Plan, envelope: Envelope, tokens: int) -> tuple[list[tuple[Attempt, list[str]]], list[Dropped]]:
+def _sort_out(scene: _Scene, tokens: int) -> tuple[list[tuple[Attempt, list[str]]], list[Dropped]]:
     """The attempts that the request fits, with what it would lose; and the others.
 
     Raises `BadRequest` where the first one could not be asked: others would not be, either.
     """
     fitting: list[tuple[Attempt, list[str]]] = []
     unfit: list[Dropped] = []
-    too_small = 0
-    for attempt in plan.attempts:
-        window = attempt.model.context or 0
+    made = too_small = 0
+    for attempt in scene.plan.attempts:
+        window, reason = attempt.model.context or 0, ""
         if window and (window <= too_small or (attempt.model.enforce and tokens > window)):
             too_small = max(too_small, window)
-            words = f"the prompt has {tokens:,} tokens, the context window {window:,}"
-            unfit.append(_drop(attempt.model, attempt.route, "context", words))
-            continue
-        try:
-            passage = Passage(envelope, attempt, _NO_PRICER, "explain", 0)
-        except Lossy as loss:
-            unfit.append(_drop(attempt.model, attempt.route, "lossy", loss.message))
-            continue
-        except BadRequest as wrong:
-            if not fitting:
-                raise
-            unfit.append(_drop(attempt.model, attempt.route, "request", wrong.message))
-            continue
-        fitting.append((attempt, passage.losses.names))
+            reason, why = "context", f"the prompt has {tokens:,} tokens, the context window {window:,}"
+        elif made == MOST:
+            reason, why = "attempts", f"a request is tried at most {MOST} times"
+        else:
+            made += 1
+            try:
+                fitting.append((attempt, Passage(scene.envelope, attempt, _NO_PRICER, "explain", 0).losses.names))
+            except Lossy as loss:
+                reason, why = "lossy", loss.message
+            except BadRequest as wrong:
+                if not fitting:
+                    raise
+                reason, why = "request", wrong.message
+        if reason:
+            unfit.append(scene.drop(attempt.model, attempt.route, reason, why))
     return fitting, unfit
 
 
@@ -254,24 +291,25 @@ def _candidate(scene: _Scene, place: int, attempt: Attempt, losses: list[str]) -
         place=place,
         model=attempt.model.id,
         provider=route.provider.name,
-        credential=route.provider.credential_name,
         upstream_model=route.model,
         priority=route.priority,
         weight=round(route.weight, 3),
         layer=(attempt if attempt is scene.plan.attempts[0] else attempt.as_fallback()).layer,
         why=_why(scene, attempt),
-        speed=health.speed(route.way),
+        speed=health.speed(route.way, scene.envelope.stream),
         busy=health.busy(route.way),
         losses=losses,
+        credential=scene.credential(route),
     )
 
 
 def _why(scene: _Scene, attempt: Attempt) -> str:
     """Why it has this place."""
     words = _place_in_tier(scene, attempt)
-    if scene.plan.is_last_resort:
-        out = next(out for each, out in scene.plan.out if each is attempt)
-        words = f"nothing else is left, and it was out: {out_words(out)}"
+    for each, out in scene.plan.out:
+        if each.route is attempt.route:  # the attempt may be another: `as_fallback`
+            what = "it is waited for" if scene.plan.wait else "it was out"
+            words = f"nothing else is left, and {what}: {out_words(out)}"
     layer = _LAYERS.get(attempt.layer)
     return f"{layer}; {words}" if layer else words
 
@@ -292,15 +330,18 @@ def _place_in_tier(scene: _Scene, attempt: Attempt) -> str:
             cost = None if route.cost is None else usd(route.cost * _PER_MILLION // _BLEND)
             return "cheapest: its price is not known" if cost is None else f"cheapest: {cost:f} USD per million tokens"
         case "fastest":
-            speed = health.speed(route.way)
-            return "fastest: not measured yet" if speed is None else f"fastest: first token after {speed:.2f} s"
+            speed = health.speed(route.way, scene.envelope.stream)
+            what = "first token" if scene.envelope.stream else "answer"
+            return "fastest: not measured yet" if speed is None else f"fastest: {what} after {speed:.2f} s"
         case "least_busy":
             return f"least busy: {health.busy(route.way)} running there, weight {route.weight:g}"
     if route.weight <= 0:
         return "weight 0: after the others"
     if attempt is not tier[0]:
         return "weighted: next in turn"
-    return "the conversation's own turn of weighted" if scene.conversation.session else f"turn {scene.turn} of weighted"
+    turn, opening = scene.turn
+    is_own = scene.conversation.session or (opening is not None and opening.number == turn)
+    return "the conversation's own turn of weighted" if is_own else f"turn {turn} of weighted"
 
 
 # --- those that are not ----------------------------------------------------------------------------------------------
@@ -319,14 +360,14 @@ def _dropped(scene: _Scene) -> Iterator[Dropped]:
 
 def _models(scene: _Scene) -> Iterator[Model | Dropped]:
     """The model asked for and its fallbacks, or why one of them is none."""
-    catalog, key, first = scene.gateway.tables.catalog, scene.key, scene.target.model
+    catalog, key, first = scene.catalog, scene.key, scene.target.model
     yield first
     for name in (*scene.envelope.models, *first.fallbacks):
         model = catalog.models.get(catalog.aliases.get(name, name))
         if model is None:
-            yield Dropped(name[:200], "", "", "", "model", "there is no such model")
+            yield Dropped(name[:200], "", "", "model", "there is no such model")
         elif key.models and model.id not in key.models:
-            yield Dropped(model.id, "", "", "", "model", "the API key may not use this model")
+            yield Dropped(model.id, "", "", "model", "the API key may not use this model")
         else:
             yield model
 
@@ -336,21 +377,20 @@ def _closed(scene: _Scene, model: Model) -> Iterator[Dropped]:
     planned = {attempt.route.way for attempt in scene.plan.attempts if attempt.model is model}
     outs = {attempt.route.way: out for attempt, out in scene.plan.out if attempt.model is model}
     for route in model.routes:
-        if route.way in planned:
+        if route.way in planned or not (scene.tells or _is_for(scene.key, route)):
             continue
         if reason := routing.why_not(route, envelope.format, envelope.groups, scene.key.groups):
-            yield _drop(model, route, reason, _CLOSED[reason])
+            yield scene.drop(model, route, reason, _CLOSED[reason])
         elif (out := outs.get(route.way) or health.is_out(route, now)) is not None:
-            yield _drop(model, route, "out", out_words(out))
+            yield scene.drop(model, route, "out", out_words(out))
         else:
-            yield _drop(model, route, "attempts", f"the model allows {model.attempts} attempts for a request")
-    for absent in model.absent:
-        why = absent.why if scene.tells else "not available"
-        yield Dropped(model.id, absent.provider, "", absent.model, "absent", why)
+            yield scene.drop(model, route, "attempts", f"the model allows {model.attempts} attempts for a request")
+    for absent in model.absent if scene.tells else ():
+        yield Dropped(model.id, absent.provider, absent.model, "absent", absent.why)
 
 
-def _drop(model: Model, route: Route, reason: str, why: str) -> Dropped:
-    return Dropped(model.id, route.provider.name, route.provider.credential_name, route.model, reason, why)
+def _is_for(key: Key, route: Route) -> bool:
+    return not key.groups or not key.groups.isdisjoint(route.provider.groups)
 
 
 def out_words(out: Out) -> str:

@@ -6,11 +6,11 @@ Called by `relay`, which tells how each attempt ended.
 from models_catalog.snapshot import Model
 from proxy import errors
 from proxy.errors import ProviderFault, Refusal
-from proxy.routing import Attempt, Plan
+from proxy.routing import PATIENCE, Attempt, Plan
 
 REPEATS = 2  # attempts of a request that are made once more; one, where another model can follow
 BACK_OFF = 0.25  # seconds before the first of them, twice as many before the second
-PATIENCE = 3.0  # seconds: a provider that asks to wait longer is not waited for
+MOST = 16  # attempts of a request, whatever its models allow
 
 
 class Tries:
@@ -20,6 +20,8 @@ class Tries:
         "_again",
         "_context",
         "_faults",
+        "_first_wait",
+        "_is_too_long",
         "_made",
         "_model",
         "_refusal",
@@ -37,13 +39,14 @@ class Tries:
         self._repeated = 0
         self._made: dict[str, int] = {}  # by model
         self._context = 0  # tokens: a smaller window has turned out to be too small
+        self._is_too_long = False  # the prompt, for the model that was asked for
         self._faults: list[ProviderFault] = []
         self._refusal: Refusal | None = None
-        self.wait = 0.0
+        self.wait, self._first_wait = 0.0, plan.wait
 
     def next(self) -> Attempt | None:
         """The next attempt; None: no provider is left."""
-        while self._waiting or self._again:
+        while (self._waiting or self._again) and sum(self._made.values()) < MOST:
             attempt = self._take()
             model = attempt.model
             made = self._made.get(model.id, 0)
@@ -57,7 +60,10 @@ class Tries:
         waiting, again, self.wait = self._waiting, self._again, 0.0
         if waiting and not (again and again[0][0].model is not waiting[-1].model):
             attempt = waiting.pop()
-            return attempt.as_fallback() if self._made else attempt
+            if self._made:
+                return attempt.as_fallback()
+            self.wait = self._first_wait
+            return attempt
         attempt, self.wait = again.pop(0)
         return attempt
 
@@ -83,14 +89,14 @@ class Tries:
     def too_small(self, model: Model, refusal: Refusal) -> None:
         """The prompt does not fit into this model's context window."""
         self._context = max(self._context, model.context or 0)
-        self._refusal = refusal
+        self._refusal, self._is_too_long = refusal, True
         if not model.context:  # nobody knows which window would be larger
             self._waiting = [attempt for attempt in self._waiting if attempt.model is not model]
         self._again.clear()
 
     def outcome(self) -> Refusal:
         """The client's answer once no provider is left."""
-        if self._refusal is not None and (not self._faults or self._context):
+        if self._refusal is not None and (not self._faults or self._is_too_long):
             return self._refusal
         if not self._faults:
             return errors.Unavailable(f"No provider can answer for the model {self._model.id!r} at the moment.")

@@ -15,7 +15,7 @@ from proxy.formats.base import Format
 from proxy.upstream import retry_after
 
 # About the body that the client sent: no other provider would take it either.
-REQUEST_FAULTS = frozenset({400, 406, 411, 413, 414, 415, 422, 431, 451})
+REQUEST_FAULTS = frozenset({400, 406, 411, 413, 414, 415, 422, 424, 431, 451})
 _NO_MODEL = frozenset({400, 404, 422})  # statuses of those that do not have a model
 # About the gateway's credential. Its words stay here: they may quote it.
 CREDENTIAL_FAULTS = frozenset({401, 402, 403})
@@ -39,7 +39,7 @@ _NO_MODEL_WORDS = re.compile(
 )
 # What a request may name that is not there: of a 404 that says nothing of the kind, the address is to blame.
 _NOT_THERE = re.compile(
-    r"\b(?:file|item|response|image|container|conversation|vector store|skill|url)s?\b.{0,200}"
+    r"\b(?:file|item|prompt|response|image|container|conversation|vector store|skill|url)s?\b.{0,200}"
     r"\b(?:not found|not exist|no longer exists?|expired)\b",
     re.IGNORECASE | re.DOTALL,
 )
@@ -52,8 +52,17 @@ _TOO_LONG_WORDS = re.compile(
     re.IGNORECASE,
 )
 _LONG_STATUSES = frozenset({400, 413, 422})
-# OpenRouter's 403 is about the request: https://openrouter.ai/docs/api-reference/errors
-_MODERATED = re.compile(r"\bmoderation\b|\bflagged\b", re.IGNORECASE)
+# A 403 about the request: OpenRouter's, https://openrouter.ai/docs/api-reference/errors, and Gemini's for a file.
+_FORBIDDEN = re.compile(r"\bmoderation\b|\bflagged\b|\bor it may not exist\b", re.IGNORECASE)
+# A 402 or 429 that a smaller request would not have had.
+_TOO_MUCH = re.compile(r"\bfewer max_tokens\b|\brequest too large\b|\brequested \d", re.IGNORECASE)
+# Of an error inside a 200, as Responses' `response.failed` has them:
+# https://platform.openai.com/docs/api-reference/responses/object
+_REQUEST_CODES = re.compile(
+    r"invalid_\w+|image_\w+|unsupported_image_media_type|empty_image_file|failed_to_download_image"
+    r"|context_length_exceeded"
+)
+_RATE_CODE = "rate_limit_exceeded"
 _LONGEST = 1000
 _SECRET = 8  # characters; what is shorter is no secret but a word: local servers take any key
 
@@ -94,6 +103,8 @@ def _status(error: dict[str, Any]) -> int | None:
         code = int(code)
     if isinstance(code, int) and 400 <= code < 600:
         return code
+    if isinstance(code, str) and (code == _RATE_CODE or _REQUEST_CODES.fullmatch(code)):
+        return 429 if code == _RATE_CODE else 400
     return 400 if str(error.get("type")) in _REQUEST_TYPES else None
 
 
@@ -101,17 +112,25 @@ def _refused(
     status: int, error: dict[str, Any], provider: Provider, wait: float | None = None
 ) -> ProviderFault | Refusal | None:
     """What the gateway's credential or the client's request is to blame for; None: it is the provider's own trouble."""
-    message = str(error.get("message") or "")
+    message, param = str(error.get("message") or ""), error.get("param")
     named = {str(error.get(name)) for name in ("code", "type", "status")}
-    moderated = status == 403 and _MODERATED.search(message)
-    if (status in CREDENTIAL_FAULTS and not moderated) or (status == 429 and named & _NO_CREDIT_CODES):
-        return _credential_refused(status, sure=True, wait=wait)
+    is_forbidden = status == 403 and bool(_FORBIDDEN.search(message))
+    if status in (402, 429) and _TOO_MUCH.search(message):  # of this request: a smaller one would pass
+        words = f"it answered with status {status}: {_clean(message, provider)}"
+        return ProviderFault("status", words, status=status, retry_after=wait, is_sure=False)
+    if (status in CREDENTIAL_FAULTS and not is_forbidden) or (status == 429 and named & _NO_CREDIT_CODES):
+        sure = status != 403 or bool(error)  # a page that forbids is a firewall's: it may have read the prompt
+        return _credential_refused(status, sure=sure, wait=wait)
     if status == 400 and (named & _CREDENTIAL_CODES or _CREDENTIAL_WORDS.search(message)):
         return _credential_refused(status, sure=bool(named & _CREDENTIAL_CODES))
-    if status in _NO_MODEL and (named & _NO_MODEL_CODES or _NO_MODEL_WORDS.search(message)):
-        sure = status == 404 or bool(named & _NO_MODEL_CODES)
+    is_missing = status == 404 and bool(_NOT_THERE.search(message) or (param and param != "model"))
+    if status in _NO_MODEL and not is_missing and (named & _NO_MODEL_CODES or _NO_MODEL_WORDS.search(message)):
+        sure = param in (None, "", "model") and (status == 404 or bool(named & _NO_MODEL_CODES))
         return ProviderFault("status", "it does not have this model.", status=status, is_sure=sure)
-    if not (status in REQUEST_FAULTS or moderated or (status == 404 and _names_what_is_not_there(error))):
+    if not (status in REQUEST_FAULTS or is_forbidden or is_missing):
+        if status == 404 and message:  # of this request, perhaps: "no endpoint that supports tools"
+            words = f"it answered with status 404: {_clean(message, provider)}"
+            return ProviderFault("status", words, status=status, is_sure=False)
         return None
     kept: dict[str, object] = {name: _clean(error.get(name), provider) or None for name in ("type", "param", "code")}
     words = _clean(message, provider) or f"The provider refused the request with status {status}."
@@ -122,11 +141,6 @@ def _refused(
 def _credential_refused(status: int, *, sure: bool, wait: float | None = None) -> ProviderFault:
     words = "the provider refuses this gateway's credential."
     return ProviderFault("status", words, status=status, retry_after=wait, is_sure=sure, is_credential=True)
-
-
-def _names_what_is_not_there(error: dict[str, Any]) -> bool:
-    param = error.get("param")
-    return bool((param and param != "model") or _NOT_THERE.search(str(error.get("message") or "")))
 
 
 def scrub(data: bytes, provider: Provider) -> bytes:

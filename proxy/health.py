@@ -5,14 +5,14 @@ with the other processes (`share`). A *way* is a route (`Route.way`), a *place* 
 (`Provider.place`): each is `out` by its own name. The states of one:
 
     in       answers are counted in a window of a minute. Five failures in it, and the way is out, where they are half
-             of all or came one after the other.
+             of all or came one after the other; but not by the failures of one account while others are answered.
     out      (errors, refused) not asked until its time has passed, but where nothing else is left
     half-open  then one real request is let through, over all processes, once a hundred others have gone elsewhere or
              a minute has passed since it went out. Answered: in. Failed: out for longer.
     resting  (rests, throttled) the provider has asked to wait: until then. It is in again without a trial.
 
 An attempt that began before its way went out says nothing about what is now: a key that was revoked does not come back
-because an old stream ends well.
+because an old stream ends well. And what a client's own request may have brought about (400) is no verdict.
 """
 
 import logging
@@ -26,15 +26,15 @@ from redis.exceptions import RedisError
 from models_catalog.snapshot import Route, Snapshot
 from proxy.errors import ProviderFault
 from proxy.health_board import ERRORS, REFUSED, RESTS, THROTTLED, Board, Out
+from proxy.health_window import FAILURES, Way
 
 __all__ = ["ERRORS", "REFUSED", "RESTS", "THROTTLED", "Health", "Out"]
 
 logger = logging.getLogger(__name__)
 
-FAILURES = 5  # in the window, that put a way out
-BUCKET, BUCKETS = 10.0, 6  # seconds; the window
 PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds out because of errors, by how often in a row
-FIRST_REFUSAL, LONGEST = 60.0, 3600.0  # seconds: a refused credential, twice as long each time; and a provider's rest
+FIRST_REFUSAL, LONGEST = 60.0, 3600.0  # seconds: a refused credential, twice as long each time; and the end of that
+MOST_REST = {429: LONGEST, 503: 60.0, 529: 60.0}  # seconds, whatever it says; an overload tells more than it knows
 LONGEST_THROTTLE = 30.0  # seconds, after a 429 that names no time: 1, 2, 4 …
 PATIENT_RESTS = 3  # in a row: a provider that says a short time again and again is asked as rarely as if it said none
 PASSES = 100  # requests that go elsewhere, for one that tries
@@ -42,50 +42,10 @@ TRIAL = 60.0  # seconds after which it is tried, however few went elsewhere; and
 UNUSED = 5.0  # seconds in which a trial that was claimed for this process must begin
 IDLE = {ERRORS: 600.0, REFUSED: 86400.0}  # seconds after which one is in again that nobody has wanted to try
 SLACK = 1.0  # seconds: `took` is counted from a little before `begins`
-SPEED = 300.0  # seconds for which a measurement counts
-_NEWEST = 0.2  # its share of the moving average
+TELL = 10.0  # seconds between two times that the others are told who has answered here
 _CIRCUITS = frozenset({ERRORS, REFUSED})
+_ONE_MODEL = frozenset({402, 403})  # a refused credential may be good for other models
 _ANSWERED = frozenset({"malformed", "error"})  # faults inside an answer that said 200
-
-
-class _Way:
-    """`buckets`: (number, good, bad) of the window, the newest last. `streak`: failures in a row; `throttled`: 429s."""
-
-    __slots__ = ("buckets", "busy", "heard", "measured", "seconds", "streak", "throttled")
-
-    def __init__(self) -> None:
-        self.busy = 0
-        self.buckets: list[list[int]] = []
-        self.heard = 0.0
-        self.streak = 0
-        self.throttled = 0
-        self.seconds: float | None = None
-        self.measured = 0.0
-
-    def bucket(self, now: float) -> list[int]:
-        number, buckets = int(now // BUCKET), self.buckets
-        if buckets and buckets[-1][0] == number:
-            return buckets[-1]
-        if buckets and buckets[-1][0] > number:  # the clock was put back
-            buckets.clear()
-        buckets.append([number, 0, 0])
-        del buckets[:-BUCKETS]
-        return buckets[-1]
-
-    def window(self, now: float) -> tuple[int, int]:
-        """Failures and outcomes."""
-        last = int(now // BUCKET)
-        rows = [row for row in self.buckets if last - BUCKETS < row[0] <= last]
-        bad = sum(row[2] for row in rows)
-        return bad, bad + sum(row[1] for row in rows)
-
-    def measure(self, seconds: float, now: float) -> None:
-        before = self.speed(now)
-        self.seconds = seconds if before is None else before + _NEWEST * (seconds - before)
-        self.measured = now
-
-    def speed(self, now: float) -> float | None:
-        return self.seconds if now - self.measured < SPEED else None
 
 
 @dataclass(slots=True)
@@ -115,7 +75,7 @@ def _put_out_at(found: Out) -> float:
 class Health:
     """`out`: by way or place. It is replaced, never changed: read it without a lock. Without `circuits` nobody is out.
 
-    `begins`, `ends` and `leaves` are called on the event loop; the others on any thread.
+    `begins`, `answers`, `ends` and `leaves` are called on the event loop; the others on any thread.
     """
 
     def __init__(
@@ -132,7 +92,7 @@ class Health:
         self._catalog = catalog
         self._read: Snapshot | None = None
         self._known: frozenset[str] = frozenset()  # ways and places of `_read`; empty: there is no catalog to go by
-        self._ways: dict[str, _Way] = {}
+        self._ways: dict[str, Way] = {}
         self._trials: dict[str, _Trials] = {}
         self._lock = threading.Lock()  # held for microseconds, and only where something is out
         self._board = Board(redis_url, clock) if redis_url and circuits else None
@@ -140,6 +100,7 @@ class Health:
         self._away = ""
         self._changes: dict[str, Out | None] = {}  # that the others have not been told
         self._released: set[str] = set()
+        self._told = 0.0  # when the others were told who has answered here
 
     # --- for plans: changes nothing ----------------------------------------------------------------------------------
 
@@ -170,10 +131,10 @@ class Health:
             return False
         return not self._is_shared or (trials is not None and trials.granted is not None)
 
-    def speed(self, way: str) -> float | None:
-        """Seconds to the first token, a moving average; None: not measured lately."""
+    def speed(self, way: str, stream: bool) -> float | None:
+        """Seconds to a stream's first token, or to a whole answer: a moving average; None: not measured lately."""
         found = self._ways.get(way)
-        return None if found is None else found.speed(self._clock())
+        return None if found is None else found.speed(stream, self._clock())
 
     def busy(self, way: str) -> int:
         found = self._ways.get(way)
@@ -184,8 +145,16 @@ class Health:
         found = self._ways.get(way)
         return (0, 0) if found is None else found.window(self._clock())
 
-    def heard(self) -> dict[str, float]:
-        """By place: when it last answered a request of this process."""
+    def heard(self, places: Iterable[str]) -> dict[str, float]:
+        """By place: when it last answered a request, of this process or, as far as one knows, of another."""
+        here = self._heard()
+        try:
+            there = self._board.heard([*places]) if self._board is not None else {}
+        except RedisError:  # `share` says so in the log
+            there = {}
+        return {place: max(here.get(place, 0.0), there.get(place, 0.0)) for place in places}
+
+    def _heard(self) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, way in list(self._ways.items()):  # a copy at once: the event loop adds to it
             place = name.partition("/")[0]
@@ -212,14 +181,12 @@ class Health:
     def begins(self, route: Route, *, last_resort: bool = False) -> bool:
         """Right before an attempt. False: another request is just trying whether it is back, do not ask it.
 
-        `last_resort`: nothing else is left, it is asked even so. After True, `ends` or `leaves` must follow.
+        `last_resort`: nothing else is left, it is asked even so. After True, `ends` or `leaves` must follow; `answers`
+        may come before.
         """
         if self.out and not self._tries(route, last_resort) and not last_resort:
             return False
-        way = self._ways.get(route.way)
-        if way is None:
-            way = self._ways[route.way] = _Way()
-        way.busy += 1
+        self._way(route).busy += 1
         return True
 
     def _tries(self, route: Route, last_resort: bool) -> bool:
@@ -243,40 +210,48 @@ class Health:
             if found is not None:
                 yield name, found
 
-    def ends(
-        self, route: Route, fault: ProviderFault | None, first_token: float | None = None, *, took: float = 0.0
-    ) -> None:
-        """The attempt has said something about the provider. `fault` None: it answered, be it with a refusal.
+    def answers(self, route: Route, seconds: float, *, stream: bool, took: float = 0.0, account: int = 0) -> None:
+        """The first word of a stream is there, or a plain answer is whole: after so many `seconds`.
 
-        `first_token`, `took`: seconds from its beginning.
+        `took`, here and below: seconds since the attempt began. `account`: whose request it is.
         """
+        way, now = self._way(route), self._clock()
+        way.measure(seconds, stream, now)
+        way.bucket(now).answered += 1
+        way.answers(account, now)
+        if self.out:
+            self._is_well(route, now - took)
+
+    def ends(self, route: Route, fault: ProviderFault | None, *, took: float = 0.0, account: int = 0) -> None:
+        """The attempt has said something about the provider. `fault` None: it has answered as a whole."""
         way, now = self._ended(route), self._clock()
         if fault is None:
-            way.heard = now
-            way.streak = way.throttled = 0
-            way.bucket(now)[1] += 1
-            if first_token is not None:
-                way.measure(first_token, now)
+            way.bucket(now).good += 1
+            if not way.streak or now - took >= way.streak_at:  # else it says nothing of what has failed since
+                way.answers(account, now)
             if self.out:
-                for name, found in self._outs(route):
-                    self._has_answered(name, found, now - took)
+                self._is_well(route, now - took)
         elif fault.reason == "busy":
             self._give_back(route, now, now - took)
         else:
-            self._failed(route, way, fault, now, now - took)
+            self._failed(route, way, fault, now, now - took, account)
             self._give_back(route, now, now - took)  # what has not become a verdict
 
     def leaves(self, route: Route, *, took: float = 0.0) -> None:
-        """The attempt has said nothing: the client left, it was not even asked, ..."""
+        """The attempt has said nothing: the client left, its request was refused, it was not even asked, ..."""
         self._ended(route)
         if self.out:
             now = self._clock()
             self._give_back(route, now, now - took)
 
-    def _ended(self, route: Route) -> _Way:
+    def _way(self, route: Route) -> Way:
         way = self._ways.get(route.way)
         if way is None:
-            way = self._ways[route.way] = _Way()
+            way = self._ways[route.way] = Way()
+        return way
+
+    def _ended(self, route: Route) -> Way:
+        way = self._way(route)
         if way.busy:
             way.busy -= 1
         return way
@@ -291,43 +266,47 @@ class Health:
                     if self._board is not None:
                         self._released.add(name)
 
+    def _is_well(self, route: Route, began: float) -> None:
+        for name, found in self._outs(route):
+            self._has_answered(name, found, began)
+
     def _has_answered(self, name: str, found: Out, began: float) -> None:
         if found.why in _CIRCUITS and began >= _put_out_at(found):
             self._set(name, None)
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
-    def _failed(self, route: Route, way: _Way, fault: ProviderFault, now: float, began: float) -> None:
+    def _failed(self, route: Route, way: Way, fault: ProviderFault, now: float, began: float, account: int) -> None:
         place, status = route.provider.place, fault.status or 0
-        if status == 401 or (fault.is_credential and status not in (402, 403)):
+        if status == 401 or (fault.is_credential and status not in _ONE_MODEL):
             self._put_out(place, REFUSED, status, now, began)
             return
         found = self.out.get(place)
         if found is not None:
-            if fault.reason in _ANSWERED or 0 < status < 500:
-                self._has_answered(place, found, began)
-            else:
-                self._put_out(place, found.why, status, now, began)
-        if status == 429 or fault.retry_after:
+            self._place_failed(place, found, fault, now, began)
+        if status == 429 or (fault.retry_after and status in MOST_REST):
             self._rests(route.way, way, fault, now, began)
-        elif status in (402, 403):
-            self._put_out(route.way, REFUSED, status, now, began)
         else:
-            self._errs(route.way, way, status, now, began)
+            self._errs(route.way, way, fault, now, began, account)
 
-    def _errs(self, name: str, way: _Way, status: int, now: float, began: float) -> None:
-        found = self.out.get(name)
+    def _place_failed(self, place: str, found: Out, fault: ProviderFault, now: float, began: float) -> None:
+        """It is out as a whole, and was tried. That it is there does not say that it takes the credential."""
+        status = fault.status or 0
+        if not (fault.reason in _ANSWERED or 0 < status < 500):
+            self._put_out(place, found.why, found.status if found.why == REFUSED else status, now, began)
+        elif found.why != REFUSED:
+            self._has_answered(place, found, began)
+
+    def _errs(self, name: str, way: Way, fault: ProviderFault, now: float, began: float, account: int) -> None:
+        found, status = self.out.get(name), fault.status or 0
         if found is not None and found.why in _CIRCUITS:
             self._put_out(name, found.why, status, now, began)
         elif found is None or found.until <= now:
-            way.bucket(now)[2] += 1
-            way.streak += 1
-            bad, all_of_them = way.window(now)
-            if bad >= FAILURES and (2 * bad >= all_of_them or way.streak >= FAILURES):
-                self._put_out(name, ERRORS, status, now, began)
+            way.fails(account, now, is_refusal=fault.is_credential and not fault.retry_after)
+            if way.is_failing(now):
+                self._put_out(name, REFUSED if way.refusals >= FAILURES else ERRORS, status, now, began)
                 if name in self.out:
-                    way.buckets.clear()
-                    way.streak = 0
+                    way.starts_anew()
 
     def _put_out(self, name: str, why: str, status: int, now: float, began: float) -> None:
         """Or, where it is out and its time has passed, out again for longer."""
@@ -340,9 +319,9 @@ class Health:
             times, since = found.times + 1, found.since
         self._set(name, Out(now + _pause(why, times), why, status, since, times))
 
-    def _rests(self, name: str, way: _Way, fault: ProviderFault, now: float, began: float) -> None:
+    def _rests(self, name: str, way: Way, fault: ProviderFault, now: float, began: float) -> None:
         """Many at once are told to wait: it counts as one."""
-        found, said = self.out.get(name), min(fault.retry_after or 0.0, LONGEST)
+        found, said = self.out.get(name), min(fault.retry_after or 0.0, MOST_REST.get(fault.status or 0, LONGEST))
         if found is not None and found.why in _CIRCUITS and began < _put_out_at(found):
             return
         if found is not None and found.why not in _CIRCUITS and now < found.until:
@@ -476,7 +455,16 @@ class Health:
                     self._changes[name] = None
         self._adopt(theirs)
         self._is_shared = True
+        self._tell_heard(board)
         self._claim(board)
+
+    def _tell_heard(self, board: Board) -> None:
+        now = self._clock()
+        if 0 <= now - self._told < TELL:
+            return
+        if new := {place: at for place, at in self._heard().items() if at > self._told}:
+            board.hears(new)
+        self._told = now
 
     def _adopt(self, theirs: dict[str, Out]) -> None:
         with self._lock:

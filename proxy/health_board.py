@@ -1,4 +1,4 @@
-"""What is out, as the gateway's processes tell each other in Redis: one hash, and a lease for each trial.
+"""What is out, as the gateway's processes tell each other in Redis: one hash, a lease for each trial, who answers.
 
 Times in it are Redis's: clocks of different hosts differ by seconds. Called by `health`.
 """
@@ -15,8 +15,10 @@ from redis.retry import Retry
 
 KEY = "kodna:health"
 LEASE = "kodna:trial:"
+HEARD = "kodna:heard:"
 TIMEOUT = 0.5  # seconds without an answer: Redis is away
 _LIFE = 7200  # seconds after the last process, for which it is kept
+_HEARD_FOR = 900  # seconds: nobody asks for what is older
 ERRORS, RESTS, THROTTLED, REFUSED = "errors", "rests", "throttled", "refused"
 
 # A trial is claimed for what the claimer has seen: whoever was quicker may have put it out again since.
@@ -110,6 +112,21 @@ class Board:
             return False
         words = (name, seen[0], self._me, round(seconds * 1000))
         return bool(self._redis.eval(_CLAIM, 2, KEY, LEASE + name, *words))
+
+    def hears(self, heard: Mapping[str, float]) -> None:
+        """These places have answered requests."""
+        ahead = self._ahead()
+        batch = self._redis.pipeline(transaction=False)
+        for place, at in heard.items():
+            batch.set(HEARD + place, at + ahead, ex=_HEARD_FOR)
+        batch.execute()
+
+    def heard(self, places: list[str]) -> dict[str, float]:
+        """When they last did, in any process, about."""
+        if not places:
+            return {}
+        ahead, found = self._ahead(), self._redis.mget([HEARD + place for place in places])
+        return {place: float(at) - ahead for place, at in zip(places, found, strict=True) if at is not None}
 
     def leads(self, work: str, seconds: float) -> bool:
         return bool(self._redis.eval(_LEAD, 1, f"{KEY}:{work}", self._me, round(seconds * 1000)))

@@ -29,6 +29,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+_MOST_NAMES, _LONGEST_NAME = 16, 100  # of groups, and of models
 OWN_FIELDS = frozenset({"group", "max_cost_usd", "models", "previous_request_id"})
 # What a client's headers say of its request, and a provider of the same format is to hear.
 _FORWARDED = {
@@ -305,47 +306,6 @@ def session_name(envelope: Envelope, key: Key, model_id: str) -> str:
     return hashlib.blake2b(told, digest_size=16, key=_SESSION_SECRET).hexdigest()
 
 
-# Where a format has the conversation, and beside it what the system says.
-_SPOKEN = {
-    "openai_chat": ("messages", ()),
-    "openai_responses": ("input", ("instructions",)),
-    "anthropic_messages": ("messages", ("system",)),
-    "gemini": ("contents", ("systemInstruction", "system_instruction")),
-}
-
-
-_BRACE = ord("{")
-
-
-def _is_system(role: object) -> bool:
-    return role in ("system", "developer")
-
-
-class _Spoken(msgspec.Struct):
-    role: Any = None
-
-
-_read_spoken = msgspec.json.Decoder(_Spoken).decode
-_read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-def opening(envelope: Envelope) -> bytes:
-    """How a conversation begins that has gone on since: its system's and its first words, the same in every turn.
-
-    Empty where it has only begun: requests that stand alone are no conversation, though many begin alike.
-    """
-    field_, beside = _SPOKEN.get(envelope.format.NAME, ("", ()))
-    members = envelope.members
-    spoken = members.get(field_, b"")
-    if not spoken.startswith(b"["):
-        return b""
-    items = _read_list(spoken)  # which `Members` has found to be JSON
-    for place, item in enumerate(items[:-1]):
-        if memoryview(item)[0] != _BRACE or not _is_system(_read_spoken(item).role):
-            return b"\n".join([*(members.get(name, b"") for name in beside), *map(bytes, items[: place + 1])])
-    return b""
-
-
 def _sendable(name: str, value: str) -> str:
     if value.isascii() and value.isprintable():
         return value
@@ -361,10 +321,13 @@ def _read_own(envelope: Envelope, members: Members) -> None:
     if "group" in members:
         group = _read(members, "group", _STRING_OR_STRINGS, "a string or an array of strings")
         envelope.groups = (group,) if isinstance(group, str) else tuple(group or ())
+        if len(envelope.groups) > _MOST_NAMES or any(len(name) > _LONGEST_NAME for name in envelope.groups):
+            words = f"at most {_MOST_NAMES} names of at most {_LONGEST_NAME} characters"
+            raise _wrong("group", words, "more")
     if "models" in members:
         envelope.models = tuple(_read(members, "models", _STRINGS, "an array of model IDs") or ())
-        if len(envelope.models) > 16:
-            raise _wrong("models", "at most 16 model IDs", f"{len(envelope.models)} of them")
+        if len(envelope.models) > _MOST_NAMES:
+            raise _wrong("models", f"at most {_MOST_NAMES} model IDs", f"{len(envelope.models)} of them")
     if "max_cost_usd" in members:
         envelope.max_cost = _picodollars(_read(members, "max_cost_usd", _AMOUNT, "a number of USD"))
     if "previous_request_id" in members:

@@ -13,7 +13,7 @@ from proxy.health import ERRORS, REFUSED, Health
 
 IDLE = 300.0  # seconds without an answer to a request, after which a provider is asked
 TWICE = 2  # it was away so often in a row: it is out
-NO_LIST = frozenset({404, 405})  # such a provider is left alone
+NO_LIST = frozenset({403, 404, 405})  # none, or none for this key: such a provider is left alone
 _LEFT_ALONE = 3600.0  # seconds: it may have been a fault
 _LEASE = 300.0  # seconds after which another process takes over from one that has died
 
@@ -25,8 +25,8 @@ Ask = Callable[[Provider], int]
 class _Place:
     """A provider's credential. `fails_since`: its list. `listed`: it has told its models once.
 
-    `is_out`: because of its list. `is_mute`: its list fails, but requests are answered: the one says nothing of the
-    other. Restricted keys of OpenAI, for one, may not list models.
+    `is_out`: because of its list. `is_mute`: its list fails, but requests are answered, or may be: the one says nothing
+    of the other. Restricted keys of OpenAI, for one, may not list models.
     """
 
     asked: float
@@ -60,7 +60,7 @@ class Probes:
         self._places = {
             place: self._places.get(place) or _Place(asked=self._clock()) for place in known
         }  # what has just been added to the catalog has its first requests before it
-        self._heard = self._health.heard()
+        self._heard = self._health.heard(known)
         silent: set[str] = set()  # addresses at which nobody answers: not whatever the credential
         for place, found in self._places.items():
             provider = known[place]
@@ -76,7 +76,7 @@ class Probes:
             return False
         if (own := out.get(place)) is not None and own.why == REFUSED:
             return now >= own.until
-        if found.failures or own is not None:
+        if (found.failures and not found.is_mute) or own is not None:
             return True
         if any(name.startswith(f"{place}/") and each.why == ERRORS for name, each in out.items()):
             return True
@@ -86,7 +86,7 @@ class Probes:
         found.asked = self._clock()
         if status in NO_LIST:
             found.alone_until = found.asked + _LEFT_ALONE
-        if status in (401, 403) or not 0 < status < 500:
+        if status == 401 or not 0 < status < 500:
             self._fails(place, found, status)
         else:
             self._answers(place, found, status)
@@ -95,9 +95,10 @@ class Probes:
         found.failures += 1
         if found.failures == 1:
             found.fails_since = found.asked
-        heard, is_refused = self._heard.get(place, 0.0), status in (401, 403)
+        heard, is_refused = self._heard.get(place, 0.0), status == 401
         is_contradicted = heard > found.fails_since or (found.is_out and place not in self._health.out)
-        if is_contradicted or (is_refused and heard and not found.listed):
+        has_never_worked = not found.listed and bool(heard if is_refused else status)
+        if is_contradicted or has_never_worked:
             found.is_mute = True
         if found.is_mute or not (is_refused or found.failures >= TWICE):
             return
@@ -108,11 +109,14 @@ class Probes:
         found.is_out = True
 
     def _answers(self, place: str, found: _Place, status: int) -> None:
-        was_away = found.is_out or found.failures >= TWICE
+        was_out, was_away = found.is_out, found.is_out or found.failures >= TWICE
         found.failures, found.is_out, found.is_mute = 0, False, False
         found.listed = found.listed or status == 200
         own = self._health.out.get(place)
-        if was_away or (own is not None and own.why == ERRORS):  # put out by a process that has died since
+        if own is not None and own.why == REFUSED:
+            if was_out and status == 200:
+                self._health.is_back(place)
+        elif was_away or own is not None:  # put out by a process that has died since
             self._health.is_back(place)
 
 

@@ -135,9 +135,7 @@ async def _try_each(exchange: Exchange, envelope: Envelope, plan: Plan) -> None:
     """Ask one provider after another until one has answered. Raises `Refusal` when none is left."""
     tries = Tries(plan)
     try:
-        while (attempt := tries.next()) is not None and exchange.seconds_left(attempt) > tries.wait:
-            if tries.wait:
-                await asyncio.sleep(tries.wait)
+        while (attempt := tries.next()) is not None:
             if not await _is_allowed(exchange, envelope, attempt, tries):
                 continue
             try:
@@ -148,23 +146,31 @@ async def _try_each(exchange: Exchange, envelope: Envelope, plan: Plan) -> None:
                 tries.refused(loss)
             except ProviderRefusal as refusal:
                 exchange.tried("refused", refusal.status)
-                if not refusal.is_too_long:
+                if exchange.delivering or not refusal.is_too_long:
                     raise
                 tries.too_small(attempt.model, refusal)
             except ProviderFault as fault:
-                exchange.tried(fault.reason, fault.status)
-                if exchange.gone:  # it left in the same moment: ask nobody else
-                    raise asyncio.CancelledError from fault
-                if exchange.delivering:  # too late for another: the client gets an error event
-                    raise errors.after_all([fault], attempt.model.id) from fault
-                tries.failed(attempt, fault)
+                _failed(exchange, tries, attempt, fault)
         raise tries.outcome()
     finally:
         tries.forget()
 
 
+def _failed(exchange: Exchange, tries: Tries, attempt: Attempt, fault: ProviderFault) -> None:
+    exchange.tried(fault.reason, fault.status)
+    if exchange.gone:  # it left in the same moment: ask nobody else
+        raise asyncio.CancelledError from fault
+    if exchange.delivering:  # too late for another: the client gets an error event
+        raise errors.after_all([fault], attempt.model.id) from fault
+    tries.failed(attempt, fault)
+
+
 async def _is_allowed(exchange: Exchange, envelope: Envelope, attempt: Attempt, tries: Tries) -> bool:
-    """Whether the model takes the prompt (where the catalog enforces it), at its price and within its limits."""
+    """Whether there is time, and the model takes the prompt (where the catalog enforces it) at its price and limits."""
+    if exchange.seconds_left(attempt) <= tries.wait:
+        return False  # another provider may have more
+    if tries.wait:
+        await asyncio.sleep(tries.wait)
     if attempt.model.enforce:
         try:
             await meter.check_context(envelope.format, envelope.whole, attempt.model)
@@ -185,37 +191,45 @@ async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_
     health, route = exchange.gateway.health, attempt.route
     if not health.begins(route, last_resort=not has_more):
         raise ProviderFault("skipped", "whether it answers again is just being tried.")
-    seconds = exchange.seconds_left(attempt) / (2 if has_more else 1)
+    fault: ProviderFault | None = None
+    says = False
     try:
         if route.provider.max_concurrency:
-            await _in_its_place(exchange, envelope, attempt, seconds, QUEUE if has_more else LONG_QUEUE)
+            await _in_its_place(exchange, envelope, attempt, has_more=has_more)
         else:
-            await (_stream if envelope.stream else _plain)(exchange, envelope, attempt, seconds)
-    except ProviderRefusal:
-        health.ends(route, None, took=exchange.taken)
+            await _answer(exchange, envelope, attempt, has_more=has_more)
+        says = True
+    except ProviderFault as found:
+        says = found.reason != "busy" and found.is_sure and not exchange.is_hurried(found)
+        fault = found
         raise
-    except ProviderFault as fault:
-        hurried = fault.reason == "timeout" and seconds < route.provider.first_byte_timeout
-        if fault.reason == "busy" or hurried or not fault.is_sure:
+    except BaseException:  # the request's own fault, or the client has left: which says something once it has answered
+        says = exchange.delivering
+        raise
+    finally:
+        if says:
+            health.ends(route, fault, took=exchange.taken, account=exchange.account)
+        else:
             health.leaves(route, took=exchange.taken)
-        else:
-            health.ends(route, fault, took=exchange.taken)
-        raise
-    except BaseException:  # the client left, or it was not even asked
-        health.leaves(route, took=exchange.taken)
-        raise
-    health.ends(route, None, exchange.first_token, took=exchange.taken)
+        fault = None  # it holds this frame by its traceback: a circle, in which the request's body would lie
 
 
-async def _in_its_place(
-    exchange: Exchange, envelope: Envelope, attempt: Attempt, seconds: float, patience: float
-) -> None:
+async def _in_its_place(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_more: bool) -> None:
     pool, provider = exchange.gateway.pool, attempt.route.provider
-    await pool.enter(provider, min(patience, seconds))
+    patience = min(QUEUE if has_more else LONG_QUEUE, exchange.seconds_left(attempt))
+    await pool.enter(provider, exchange.account, patience)
     try:
-        await (_stream if envelope.stream else _plain)(exchange, envelope, attempt, seconds)
+        await _answer(exchange, envelope, attempt, has_more=has_more)
     finally:
         pool.leave(provider)
+
+
+async def _answer(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_more: bool) -> None:
+    seconds = exchange.seconds_left(attempt)
+    if has_more:  # the next one needs some of it
+        seconds = min(seconds, max(seconds / 2, attempt.route.provider.first_byte_timeout))
+    exchange.has_asked(seconds)
+    await (_stream if envelope.stream else _plain)(exchange, envelope, attempt, seconds)
 
 
 async def _plain(exchange: Exchange, envelope: Envelope, attempt: Attempt, seconds: float) -> None:

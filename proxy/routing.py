@@ -24,10 +24,11 @@ from proxy.sessions import Home
 
 FIRST, SAME_MODEL, OWN_LIST, CATALOG = 0, 1, 2, 3  # `x-kodna-fallback-layer`
 LAST_RESORT = 2  # attempts, where all that could be asked is out
+PATIENCE = 3.0  # seconds: a provider that asks to wait longer is not waited for
 _TOO_MANY = 429
 _GOLDEN, _SILVER = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1  # multiples of them spread evenly over 0 to 1
-# Clients name the groups: so many choices are kept, and none for names of so many characters together.
-_MANY, _LONG = 10_000, 200
+_MANY = 10_000  # choices that are kept: clients name the groups
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
@@ -53,12 +54,15 @@ class Target(NamedTuple):
 class Plan:
     """The attempts in order. `out`: routes that could have been among them. `is_last_resort`: all of them are out.
 
+    `wait`: seconds before the first, which has asked to wait.
+
     All but the first are fallbacks (`Attempt.as_fallback`); the first is one where those before it are out.
     """
 
     attempts: list[Attempt] = field(default_factory=list)
     out: list[tuple[Attempt, Out]] = field(default_factory=list)
     is_last_resort: bool = False
+    wait: float = 0.0
 
 
 def resolve(name: str, catalog: Snapshot, key: Key) -> Target:
@@ -107,13 +111,13 @@ def plan(
     first = choice(target.model, FIRST, envelope, catalog, key)
     if envelope.groups and not first.tiers:
         raise _no_group(envelope.groups, target.model)
-    _add(first, found, health, now, turn, home)
+    _add(first, found, health, now, turn, envelope.stream, home)
     if envelope.models or target.model.fallbacks:
         seen = {target.model.id}
         for layer, model in others(envelope, target.model, catalog, key):
             if model.id not in seen:  # named once more: it has been tried by then
                 seen.add(model.id)
-                _add(choice(model, layer, envelope, catalog, key), found, health, now, turn, home)
+                _add(choice(model, layer, envelope, catalog, key), found, health, now, turn, envelope.stream, home)
     if not found.attempts:
         _last_resort(found, now)
     if not found.attempts:
@@ -131,9 +135,12 @@ def _last_resort(plan: Plan, now: float) -> None:
     plan.is_last_resort = True
     if plan.attempts or not plan.out:
         return
-    soonest = min((out for _, out in plan.out), key=lambda out: out.until)
-    words = f"Its providers have asked to wait with further requests for the model {plan.out[0][0].model.id!r}"
+    attempt, soonest = min(plan.out, key=lambda each: each[1].until)
     wait = max(soonest.until - now, 0.001)
+    if wait <= PATIENCE:
+        plan.attempts, plan.wait = [attempt], wait
+        return
+    words = f"Its providers have asked to wait with further requests for the model {plan.out[0][0].model.id!r}"
     if soonest.status == _TOO_MANY:
         raise errors.RateLimited(f"{words}: their own rate limit is reached, not yours.", retry_after=wait)
     raise errors.Unavailable(f"{words}.", retry_after=wait)
@@ -219,9 +226,7 @@ def choice(model: Model, layer: int, envelope: Envelope, catalog: Snapshot, key:
             Tier([Attempt(model, way, layer) for way in tier], model.strategy)
             for _, tier in groupby(ways, key=lambda way: way.priority)
         ]
-        found = Choice(model, layer, tiers)
-        if sum(map(len, envelope.groups)) < _LONG:
-            catalog.memo[kind] = found
+        found = catalog.memo[kind] = Choice(model, layer, tiers)
     return found
 
 
@@ -235,7 +240,7 @@ def why_not(route: Route, client: Client, groups: tuple[str, ...], allowed: froz
     return "group" if groups and provider.groups.isdisjoint(groups) else ""
 
 
-def _add(of: Choice, plan: Plan, health: Health, now: float, turn: int, home: Home | None) -> None:
+def _add(of: Choice, plan: Plan, health: Health, now: float, turn: int, stream: bool, home: Home | None) -> None:
     """The model's attempts, behind those that are planned already."""
     model, out = of.model, _out(of, health, now) if health.out else {}
     found = _home(of, home, out) if home is not None else []
@@ -243,7 +248,7 @@ def _add(of: Choice, plan: Plan, health: Health, now: float, turn: int, home: Ho
         if len(found) >= model.attempts:
             break
         left = tier.without(set(out), model.strategy) if out else tier
-        ordered = _STRATEGIES[model.strategy](left, turn, health)
+        ordered = _STRATEGIES[model.strategy](left, turn, stream, health)
         found += [attempt for attempt in ordered if attempt not in found] if found else ordered
     plan.attempts += found[: model.attempts]
     plan.out += out.items()
@@ -264,7 +269,7 @@ def _home(of: Choice, home: Home, out: dict[Attempt, Out]) -> list[Attempt]:
 # --- strategies: the routes of one priority --------------------------------------------------------------------------
 
 
-def _weighted(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+def _weighted(tier: Tier, turn: int, stream: bool, health: Health) -> list[Attempt]:
     """The first two by weight: no draw is far from its share after any number of turns. Then in a ring."""
     attempts, bounds = tier.attempts, tier.bounds
     count = len(attempts)
@@ -281,23 +286,31 @@ def _weighted(tier: Tier, turn: int, health: Health) -> list[Attempt]:
     return ring + tier.idle
 
 
-def _as_listed(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+def _as_listed(tier: Tier, turn: int, stream: bool, health: Health) -> list[Attempt]:
     return tier.attempts
 
 
-def _fastest(tier: Tier, turn: int, health: Health) -> list[Attempt]:
-    """By the time to the first token; who has none yet is measured first."""
-    return sorted(tier.attempts, key=lambda attempt: health.speed(attempt.route.way) or 0.0) + tier.idle
+def _fastest(tier: Tier, turn: int, stream: bool, health: Health) -> list[Attempt]:
+    """By the time to the first token, or to the whole answer. Who has none yet is measured first, by one at a time."""
+    speeds = [health.speed(attempt.route.way, stream) for attempt in tier.attempts]
+    known = [speed for speed in speeds if speed is not None]
+    usual = sum(known) / len(known) if known else 0.0
+    order = [
+        (usual if health.busy(attempt.route.way) else 0.0) if speed is None else speed
+        for attempt, speed in zip(tier.attempts, speeds, strict=True)
+    ]
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return [tier.attempts[place] for place in places] + tier.idle
 
 
-def _least_busy(tier: Tier, turn: int, health: Health) -> list[Attempt]:
+def _least_busy(tier: Tier, turn: int, stream: bool, health: Health) -> list[Attempt]:
     """By the attempts that run now, for its weight; of equals by turns."""
     busy = health.busy
-    ring = _weighted(tier, turn, health)
+    ring = _weighted(tier, turn, stream, health)
     return sorted(ring, key=lambda attempt: (busy(attempt.route.way) + 1) / (attempt.route.weight or 1e-9))
 
 
-_STRATEGIES: dict[str, Callable[[Tier, int, Health], list[Attempt]]] = {
+_STRATEGIES: dict[str, Callable[[Tier, int, bool, Health], list[Attempt]]] = {
     "weighted": _weighted,
     "in_order": _as_listed,
     "cheapest": _as_listed,

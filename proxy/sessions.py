@@ -27,7 +27,8 @@ REWRITE = 60.0  # Redis is told again after so long: there a home lives by that 
 FRESH = 2.0  # what was told or learned so recently is not asked for
 MOST = 100_000  # conversations in memory
 WAIT = 0.05  # for Redis to say where a conversation is at home
-PAUSE = 1.0  # in which a Redis that cannot be reached is not asked
+PAUSE = 1.0  # in which a Redis that cannot be reached, or is slow, is not asked
+SLOW = 3  # replies in a row that did not come in time
 TIMEOUT = 0.5  # of the connection
 
 _EXPIRES = b"%d" % (LASTS + REWRITE)
@@ -56,6 +57,7 @@ class Sessions:
         self._clock = clock
         self._places: OrderedDict[str, _Place] = OrderedDict()  # in the order of their last answers
         self._rests_until = _NEVER
+        self._silences = 0  # in a row
         self._is_away = False
 
     async def home(self, session: str) -> Home | None:
@@ -109,8 +111,12 @@ class Sessions:
             self._fails(trouble)
             return
         reply = await self._get(wire, session)
-        if reply is _SILENT:
-            return  # whether it is slow or away, the wire finds out
+        if reply is _SILENT:  # whether it is slow or away, the wire finds out
+            self._silences += 1
+            if self._silences >= SLOW:
+                self._rests_until = self._clock() + PAUSE
+            return
+        self._silences = 0
         if isinstance(reply, Exception):
             self._fails(reply)
             return

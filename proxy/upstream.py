@@ -187,44 +187,57 @@ class _Stream(httpx.AsyncByteStream):
 
 
 class _Places:
-    """Of one provider: whoever waits longest gets the next that is free."""
+    """Of one provider. Accounts take turns; of one account, whoever waits longest."""
 
     def __init__(self) -> None:
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._taken = self._most = 0
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}  # by account, the next one first
 
-    async def take(self, most: int, patience: float) -> bool:
+    async def take(self, most: int, account: int, patience: float) -> bool:
+        self._most = most
+        self._give_out()
         if self._taken < most and not self._waiting:
             self._taken += 1
             return True
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.setdefault(account, deque()).append(turn)
         try:
             async with asyncio.timeout(patience):
                 await turn
         except TimeoutError:
-            return self._was_given(turn)
+            return self._was_given(turn, account)
         except asyncio.CancelledError:
-            if self._was_given(turn):
+            if self._was_given(turn, account):
                 self.give_back()
             raise
         return True
 
-    def _was_given(self, turn: asyncio.Future[None]) -> bool:
+    def _was_given(self, turn: asyncio.Future[None], account: int) -> bool:
         """Whether it came in the very moment of giving up."""
         if turn.done() and not turn.cancelled():
             return True
-        with suppress(ValueError):
-            self._waiting.remove(turn)
+        queue = self._waiting.get(account)
+        if queue is not None:
+            with suppress(ValueError):
+                queue.remove(turn)
+            if not queue:
+                del self._waiting[account]
         return False
 
     def give_back(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
+        self._taken -= 1
+        self._give_out()
+
+    def _give_out(self) -> None:
+        while self._waiting and self._taken < self._most:
+            account, queue = next(iter(self._waiting.items()))
+            turn = queue.popleft()
+            del self._waiting[account]
+            if queue:
+                self._waiting[account] = queue  # behind the others
             if not turn.done():
                 turn.set_result(None)
-                return
-        self._taken -= 1
+                self._taken += 1
 
 
 class Pool:
@@ -242,14 +255,14 @@ class Pool:
             await engine.aclose()
         self._engines.clear()
 
-    async def enter(self, provider: Provider, patience: float) -> None:
+    async def enter(self, provider: Provider, account: int, patience: float) -> None:
         """Take one of the provider's places in this process; wait so many seconds for one.
 
         Raises `ProviderFault` (busy).
         """
         if provider.max_concurrency:
             places = self._places.setdefault(provider.id, _Places())
-            if not await places.take(max(1, provider.max_concurrency // settings.WORKERS), patience):
+            if not await places.take(max(1, provider.max_concurrency // settings.WORKERS), account, patience):
                 raise ProviderFault("busy", f"its bound of {provider.max_concurrency} concurrent requests is reached.")
 
     def leave(self, provider: Provider) -> None:

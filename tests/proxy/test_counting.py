@@ -1,5 +1,6 @@
 """`count_tokens` and `countTokens`: asked of a provider of the same format, counted here for the others."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ async def test_what_is_no_count(tmp_path: Path, reply: Reply) -> None:
 async def test_a_busy_provider_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = replace(CLAUDE, max_concurrency=1)
     inside, mock = house(tmp_path, snapshot(model("m", busy)), json_reply({"input_tokens": 17}))
-    await inside.gateway.pool.enter(busy, 1)
+    await inside.gateway.pool.enter(busy, 0, 1)
     monkeypatch.setattr(counting, "PATIENCE", 0.01)
     assert (await inside.post(ASKED, MESSAGES)).status == 503
     inside.gateway.pool.leave(busy)
@@ -128,3 +129,12 @@ async def test_it_counts_as_a_request_and_says_what_is_left(tmp_path: Path, path
     assert [answer.status for answer in answers] == [200, 429]
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["0", "0"]
     assert inside.places == 0
+
+
+async def test_all_providers_together_have_as_long_as_one(tmp_path: Path) -> None:
+    slow = [provider(name, dialect="anthropic", first_byte_timeout=0.2, total_timeout=0.5) for name in "abcdef"]
+    inside, mock = house(tmp_path, snapshot(model("m", *slow)), Reply([], wait=5))
+    begun = time.monotonic()
+    assert (await inside.post(ASKED, MESSAGES)).status == 504
+    assert len(mock.requests) == 3
+    assert time.monotonic() - begun < 2

@@ -236,6 +236,64 @@ def test_what_was_moderated_is_the_requests_own_fault() -> None:
     assert to_client(fault(403, error("Forbidden")))[0] == 502
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (404, error("No endpoints found that support tool use.", code=404)),  # OpenRouter
+        (404, error("No allowed providers are available for the selected model.", code=404)),
+        (400, error("The model `x` does not exist.", code="model_not_found", param="tools[0].model")),
+        (402, error("This request requires more credits, or fewer max_tokens.", code=402)),
+        (429, error("Request too large for gpt-x: Limit 30000, Requested 46097.", code="rate_limit_exceeded")),
+        (403, None),  # a firewall's page
+    ],
+)
+def test_what_another_request_would_not_have_had(status: int, said: object) -> None:
+    """Another provider may do; but it must not take this one away from everybody."""
+    found = fault(status, said)
+    assert isinstance(found, ProviderFault)
+    assert not found.is_sure
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (404, error("Prompt with id 'pmpt_1' not found.")),
+        (403, error("You do not have permission to access the File abc or it may not exist.")),
+        (424, error("Error retrieving tool list from MCP server.")),
+    ],
+)
+def test_more_that_is_the_requests_own_fault(status: int, said: object) -> None:
+    assert isinstance(fault(status, said), ProviderRefusal)
+
+
+def test_an_address_where_nothing_is_counts_against_the_route() -> None:
+    found = fault(404)
+    assert isinstance(found, ProviderFault)
+    assert found.is_sure
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("invalid_prompt", 400),
+        ("invalid_image_url", 400),
+        ("image_too_large", 400),
+        ("failed_to_download_image", 400),
+        ("rate_limit_exceeded", 429),
+        ("server_error", 502),
+        ("vector_store_timeout", 502),
+    ],
+)
+def test_a_response_that_failed(code: str, status: int) -> None:
+    assert to_client(fault_in_200({"code": code, "message": "It failed."}, PROVIDER))[0] == status
+
+
+def test_a_response_whose_prompt_was_too_long() -> None:
+    found = fault_in_200({"code": "context_length_exceeded", "message": "Too long."}, PROVIDER)
+    assert isinstance(found, ProviderRefusal)
+    assert found.is_too_long
+
+
 def test_an_account_without_credit_there() -> None:
     """It is the gateway's: the client is not to be told of a rate limit, and need not try again."""
     found = fault(429, error("You exceeded your current quota.", code="insufficient_quota"), retry="3")

@@ -19,10 +19,9 @@ from pytest_django import Settings
 
 from accounts import keys
 from proxy import errors, ingress
-from proxy.formats import anthropic_messages, gemini, openai_chat, openai_responses
+from proxy.formats import anthropic_messages, openai_chat
 from proxy.formats.base import Client
-from proxy.formats.splice import Members
-from proxy.ingress import Asked, Envelope, opening, read_envelope
+from proxy.ingress import Asked, Envelope
 from proxy.upstream import Pool
 from tests.conftest import MakeGateway
 from tests.gateway import Gateway, catalog, model, provider
@@ -532,50 +531,3 @@ def test_without_keys(make_gateway: MakeGateway) -> None:
         answer = client.post(CHAT, json={"model": "nobody", "messages": HELLO})
         assert answer.status_code == 404
         assert gateway.usage_row(answer.headers["x-request-id"])["account"] == "anonymous"
-
-
-# --- conversations that nothing names --------------------------------------------------------------------------------
-
-
-def opened(form: Client, **fields: object) -> bytes:
-    return opening(read_envelope(json.dumps({"model": "m", **fields}).encode(), Asked(form)))
-
-
-def said(role: str, words: str, field: str = "content") -> dict[str, object]:
-    return {"role": role, field: words}
-
-
-RULES, FIRST, REPLY, NEXT = said("system", "be kind"), said("user", "hi"), said("assistant", "hello"), said("user", "?")
-
-
-def test_a_conversation_begins_alike_in_every_turn() -> None:
-    second = opened(openai_chat, messages=[RULES, FIRST, REPLY, NEXT])
-    third = opened(openai_chat, messages=[RULES, FIRST, REPLY, NEXT, REPLY, said("user", "another")])
-    assert second == third != b""
-    assert opened(openai_chat, messages=[said("system", "be rude"), FIRST, REPLY, NEXT]) != second
-    assert opened(openai_chat, messages=[RULES, said("user", "hey"), REPLY, NEXT]) != second
-
-
-@pytest.mark.parametrize("messages", [[FIRST], [RULES, FIRST], [RULES], [RULES, said("developer", "x"), FIRST]])
-def test_what_stands_alone_is_no_conversation(messages: list[object]) -> None:
-    """Or all that begin alike would go to one route."""
-    assert opened(openai_chat, messages=messages) == b""
-
-
-def test_conversations_of_other_formats() -> None:
-    ask = {"messages": [FIRST, REPLY, NEXT], "max_tokens": 5}
-    assert opened(anthropic_messages, **ask, system="a") not in (b"", opened(anthropic_messages, **ask, system="b"))
-    items = [FIRST, REPLY, NEXT]
-    assert opened(openai_responses, input=items, instructions="a") != opened(openai_responses, input=items)
-    assert opened(openai_responses, input="hi") == b""
-    turns = [{"role": "user", "parts": [{"text": "hi"}]}, {"role": "model", "parts": [{"text": "hello"}]}]
-    envelope = read_envelope(json.dumps({"contents": turns}).encode(), Asked(gemini, "m", stream=False))
-    assert opening(envelope) != b""
-
-
-@pytest.mark.parametrize(
-    "messages", [[1, 2], [None, {}], [[], []], [{"role": 5}, {"role": []}], ["a", "b"], "x", {}, []]
-)
-def test_odd_conversations(messages: object) -> None:
-    envelope = Envelope(openai_chat, Members(json.dumps({"messages": messages}).encode()))
-    assert isinstance(opening(envelope), bytes)

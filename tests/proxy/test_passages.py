@@ -11,7 +11,17 @@ from accounts import keys
 from models_catalog.snapshot import Snapshot
 from proxy.upstream import Pool
 from tests.proxy.inside import CHAT, HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
-from tests.upstreams import JSON_HEADERS, MockUpstream, Reply, chat_stream, completion, error_reply, event, json_reply
+from tests.upstreams import (
+    JSON_HEADERS,
+    MockUpstream,
+    Reply,
+    chat_events,
+    chat_stream,
+    completion,
+    error_reply,
+    event,
+    json_reply,
+)
 
 MESSAGES, RESPONSES, LEGACY = "/v1/messages", "/v1/responses", "/v1/completions"
 GENERATE, STREAM = "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent"
@@ -518,3 +528,22 @@ async def test_a_provider_that_never_hangs_up(tmp_path: Path, path: str, monkeyp
     assert FAILS[path] not in answer.body
     assert inside.record.outcome == "complete"
     assert inside.record.total_ms < 900
+
+
+# --- errors that come too late for another provider ------------------------------------------------------------------
+
+
+async def test_a_prompt_that_turns_out_too_long_after_the_first_word(tmp_path: Path) -> None:
+    """A larger model may do it, but not behind what the client has read already."""
+    error = {"error": {"message": "This model's maximum context length is 5 tokens.", "code": 400}}
+    mock = MockUpstream(Reply([*chat_events(["Hello"])[:2], event(error)]))
+    large = model("large", CHAT_PROVIDER, context=10**6)
+    catalog = snapshot(model("m", CHAT_PROVIDER, context=5, fallbacks=("large",)), large)
+    inside = Inside(tmp_path, catalog, Pool(mock.transport))
+    asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    answer = await inside.post(asked, "/v1/messages")
+    assert len(mock.requests) == 1
+    assert b"Hello" in answer.body
+    assert b"event: error" in answer.body
+    assert b"message_stop" not in answer.body
+    assert inside.record.outcome == "incomplete"

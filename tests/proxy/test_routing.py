@@ -210,8 +210,11 @@ def test_fastest() -> None:
     health = health_of(found)
     for route, seconds in zip(found.routes, (0.5, 0.1), strict=False):
         assert health.begins(route)
-        health.ends(route, None, seconds)
+        health.answers(route, seconds, stream=False)
+        health.ends(route, None)
     assert names(found, health=health) == ["p2", "p1", "p0"]
+    health.begins(found.routes[2])
+    assert names(found, health=health) == ["p1", "p2", "p0"], "it is being measured: as fast as they are on average"
 
 
 def test_least_busy() -> None:
@@ -304,6 +307,13 @@ def test_all_are_out() -> None:
     assert last.is_last_resort
 
 
+def test_a_short_rest_is_waited_for() -> None:
+    found = routed("in_order", 1, 1)
+    last = planned(catalog=snapshot(found), health=health_of(found, p0=out("rests", 20, 429), p1=out("rests", 2, 429)))
+    assert [each.route.provider.name for each in last.attempts] == ["p1"]
+    assert 1.9 < last.wait <= 2
+
+
 def test_all_rest_as_their_providers_said() -> None:
     found = routed("in_order", 1, 1)
     limited = health_of(found, p0=out("rests", 20, 429), p1=out("rests", 7, 429))
@@ -331,13 +341,6 @@ def test_what_has_been_worked_out_is_not_mixed_up() -> None:
     first = planned(catalog=catalog)
     first.attempts.clear()
     assert attempts(catalog=catalog) == ["m@a:0", "m@b:1"], "a plan is its request's own"
-
-
-def test_what_clients_name_does_not_fill_the_memory() -> None:
-    catalog = snapshot(model("m", A, B))
-    for number in range(5):
-        assert attempts(catalog=catalog, groups=("one", f"{number}" * 1_000_000)) == ["m@a:0"]
-    assert not catalog.memo
 
 
 def test_an_attempt_as_a_fallback() -> None:

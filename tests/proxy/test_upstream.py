@@ -385,7 +385,7 @@ async def test_places_are_given_in_turn() -> None:
     pool, narrow, came = Pool(), provider(max_concurrency=1), []
 
     async def come(name: str, patience: float) -> None:
-        await pool.enter(narrow, patience)
+        await pool.enter(narrow, 0, patience)
         came.append(name)
 
     await come("first", 1)
@@ -405,8 +405,8 @@ async def test_places_are_given_in_turn() -> None:
 
 async def test_who_leaves_with_a_place_in_hand_gives_it_on() -> None:
     pool, narrow = Pool(), provider(max_concurrency=1)
-    await pool.enter(narrow, 1)
-    leaving, next_one = (asyncio.create_task(pool.enter(narrow, 1)) for _ in range(2))
+    await pool.enter(narrow, 0, 1)
+    leaving, next_one = (asyncio.create_task(pool.enter(narrow, 0, 1)) for _ in range(2))
     await asyncio.sleep(0)
     pool.leave(narrow)  # to `leaving`, which does not come to take it
     leaving.cancel()
@@ -414,13 +414,47 @@ async def test_who_leaves_with_a_place_in_hand_gives_it_on() -> None:
     await asyncio.wait_for(next_one, 1)
 
 
+async def test_accounts_take_turns() -> None:
+    """One that asks a hundred times keeps nobody waiting for a hundred turns."""
+    pool, narrow, came = Pool(), provider(max_concurrency=1), []
+
+    async def come(account: int) -> None:
+        await pool.enter(narrow, account, 5)
+        came.append(account)
+        pool.leave(narrow)
+
+    await pool.enter(narrow, 0, 1)
+    tasks = [asyncio.create_task(come(account)) for account in (1, 1, 1, 1, 2, 3)]
+    await asyncio.sleep(0)
+    pool.leave(narrow)
+    await asyncio.gather(*tasks)
+    assert came[:3] == [1, 2, 3]
+
+
+async def test_a_bound_that_is_changed_while_others_wait() -> None:
+    pool, narrow, wide = Pool(), provider(max_concurrency=1), provider(max_concurrency=3)
+    await pool.enter(narrow, 0, 1)
+    waiting = asyncio.create_task(pool.enter(narrow, 0, 5))
+    await asyncio.sleep(0)
+    await pool.enter(wide, 0, 1)  # three in all
+    await asyncio.wait_for(waiting, 1)
+    next_one = asyncio.create_task(pool.enter(narrow, 0, 5))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        pool.leave(wide)
+    await asyncio.sleep(0)
+    assert not next_one.done(), "one is the bound again"
+    pool.leave(wide)
+    await asyncio.wait_for(next_one, 1)
+
+
 async def test_processes_share_a_providers_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "WORKERS", 3)
     pool, wide = Pool(), provider(max_concurrency=7)
     for _ in range(2):
-        await pool.enter(wide, 0)
+        await pool.enter(wide, 0, 0)
     with pytest.raises(ProviderFault, match="7 concurrent"):
-        await pool.enter(wide, 0.01)
+        await pool.enter(wide, 0, 0.01)
 
 
 # --- connections that were kept ---------------------------------------------------------------------------------------
