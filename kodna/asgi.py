@@ -26,7 +26,7 @@ from proxy.background import Background, Tables
 from proxy.counters.base import RENEW_SECONDS, Store
 from proxy.counters.failover import Counters, worker_name
 from proxy.counters.memory import Memory
-from proxy.exchange import Gateway
+from proxy.gateway import Gateway
 from proxy.health import Health
 from proxy.journal import Journal
 from proxy.probes import Probes

@@ -27,7 +27,7 @@ from accounts.keys import Key
 from proxy import errors, replies, reports, request_ids
 from proxy.counters.base import Left
 from proxy.errors import Refusal
-from proxy.exchange import Gateway
+from proxy.gateway import Gateway
 from proxy.ingress import Receive, Scope, Send
 from proxy.models import UsageRecord
 from proxy.reports import Question, Unreadable

@@ -15,8 +15,8 @@ from django.conf import settings
 from proxy import api, errors, replies, request_ids, responses
 from proxy.counting import count
 from proxy.demo import demo_chat, demo_models
-from proxy.exchange import Gateway
 from proxy.formats import anthropic_messages, gemini, openai_chat, openai_completions, openai_responses
+from proxy.gateway import Gateway
 from proxy.ingress import Asked, Receive, Scope, Send
 from proxy.listing import Listing
 from proxy.relay import relay

@@ -18,6 +18,7 @@ REASONS = {
     "lossy": "not asked: its format cannot say the request",
     "not_allowed": "not asked: limits or credit do not allow this model",
     "skipped": "not asked: it was out",
+    "rests": "not asked: it had asked to wait",
     "refused": "refused the request",
     "cancelled": "the client left",
     "incomplete": "broke off after it had begun",

@@ -12,11 +12,11 @@ from accounts.keys import Key
 from models_catalog.snapshot import Provider
 from proxy import errors, ingress, meter, replies, request_ids, routing
 from proxy.errors import ProviderFault, Refusal
-from proxy.exchange import Gateway
 from proxy.faults import fault_in_200, fault_of_status, scrub
 from proxy.formats import registry
 from proxy.formats.base import Edits, Format, Prompt
 from proxy.formats.splice import Malformed, Members
+from proxy.gateway import Gateway
 from proxy.ingress import OWN_FIELDS, Asked, ClientGone, Envelope, Receive, Scope, Send
 from proxy.routing import Attempt
 from proxy.timer import Timer
@@ -51,10 +51,12 @@ async def count(gateway: Gateway, counter: Counter, model: str, scope: Scope, re
         ingress.read_headers(envelope, scope, strict=False)
         catalog = gateway.tables.catalog
         target = routing.resolve(envelope.model, catalog, key)
-        attempts = routing.plan(target, envelope, catalog, key, gateway.health).attempts
+        plan = routing.plan(target, envelope, catalog, key, gateway.health)
+        if plan.refusal is not None:
+            raise plan.refusal
         grant = await gateway.admission.count(request_id, key, target.model)
         try:
-            status, answer = 200, await _counted(gateway, counter, envelope, attempts, key, timer)
+            status, answer = 200, await _counted(gateway, counter, envelope, plan.attempts, key, timer)
         finally:
             gateway.admission.store.settle(request_id, None, 0)
         headers: replies.Headers = [(b"content-type", b"application/json")]

@@ -182,11 +182,12 @@ def after_all(faults: list[ProviderFault], model: str) -> Refusal:
     who = "All providers" if len(faults) > 1 else "The provider"
     tried = f"{who} failed for model {model!r}"
     if all(fault.status == 429 and not fault.is_credential for fault in faults):
-        message = f"{tried}: its own rate limit is reached, not yours. {last.message}"
+        message = f"{tried}: it is the provider's own rate limit, not yours. The last one said: {last.message}"
         return RateLimited(message, retry_after=min(waits, default=1.0))
     message = f"{tried}: {last.message}"
     if all(fault.reason in _NOT_ASKED for fault in faults):
         return Unavailable(message, retry_after=1.0)
     if last.reason == "timeout":
         return AllTimedOut(message)
-    return AllFailed(message, retry_after=last.retry_after)
+    hopeless = all(fault.is_credential for fault in faults)  # until the operator has mended it
+    return AllFailed(message, retry_after=last.retry_after, retry=False if hopeless else None)

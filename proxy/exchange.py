@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -16,29 +16,28 @@ from models_catalog import pricing
 from models_catalog.pricing import Price
 from models_catalog.snapshot import Model, Provider
 from proxy import meter, replies, request_ids, routing
-from proxy.admission import Admission, Reservation
-from proxy.background import Tables
+from proxy.admission import Reservation
 from proxy.errors import AllFailed, ProviderFault, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
-from proxy.health import Health
-from proxy.held import Entry, Held
+from proxy.gateway import Gateway, home_of
+from proxy.health import RESTS, THROTTLED
+from proxy.held import Entry
 from proxy.ingress import ClientGone, Envelope, Scope, Send, header, session_name
-from proxy.journal import Journal
 from proxy.marks import Mark
 from proxy.models import UsageRecord
 from proxy.outgoing import Passage, clamped
 from proxy.routing import SAME_MODEL, Attempt, Plan, Target
-from proxy.sessions import Home, Sessions
+from proxy.sessions import Home
 from proxy.timer import Timer
-from proxy.turns import Turns
-from proxy.upstream import Pool
 from proxy.usage import Attempt as AttemptRecord
 from proxy.usage import Record, listed
 
 PIECE = 1024 * 1024  # bytes of a plain answer that go out at once
 _LASTING = 1.0  # seconds
 _REFUSED = "not_allowed"  # an attempt at another model, at a price or within limits that do not allow it
+_MOST_SKIPPED = 8  # routes that are out, in a row
+_RESTING, _NOT_ASKED = frozenset({RESTS, THROTTLED}), frozenset({"rests", "skipped"})
 CLIENT_GONE = 499  # nginx's status for a client that left
 Outcome = UsageRecord.Outcome
 _UNPRICED = meter.pricer(None)
@@ -51,20 +50,6 @@ class _Named(msgspec.Struct):
 
 
 _read_id = msgspec.json.Decoder(_Named).decode
-
-
-@dataclass(slots=True)
-class Gateway:
-    """What the requests of one process share."""
-
-    tables: Tables
-    journal: Journal
-    admission: Admission
-    pool: Pool
-    held: Held
-    health: Health
-    sessions: Sessions
-    turns: Turns = field(default_factory=Turns)
 
 
 class Exchange:
@@ -80,6 +65,7 @@ class Exchange:
         "_finished",
         "_format",
         "_given",
+        "_is_refused",
         "_keepalive",
         "_key",
         "_mark",
@@ -128,6 +114,7 @@ class Exchange:
         self._answered = 0.0  # when its first byte came
         self._recorded = False
         self._finished = False
+        self._is_refused = False  # because all routes rest
         self._key: Key | None = None
         self._envelope: Envelope | None = None
         self._session = ""
@@ -170,10 +157,23 @@ class Exchange:
         turn = gateway.turns.of(envelope, target.model, self._session)
         plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn.number, home)
         gateway.turns.taken(target.model, turn)
+        self._planned = time.perf_counter()
         if plan.out:
             gateway.health.passes(attempt.route for attempt, _ in plan.out)
-        self._planned = time.perf_counter()
+            self._skipped(plan)
+        if plan.refusal is not None:
+            raise plan.refusal
         return plan
+
+    def _skipped(self, plan: Plan) -> None:
+        """What is not asked because it is out is told beside what is."""
+        self._is_refused = plan.refusal is not None
+        asked = {attempt.route.way for attempt in plan.attempts}
+        for attempt, out in plan.out[:_MOST_SKIPPED]:
+            if attempt.route.way not in asked:
+                provider, reason = attempt.route.provider, "rests" if out.why in _RESTING else "skipped"
+                named = provider.name, attempt.route.model, 0.0, out.status, reason
+                self.record.attempts.append(AttemptRecord(*named, 0.0, provider.credential_name, attempt.model.id))
 
     def seconds_left(self, attempt: Attempt) -> float:
         """Of the provider's total, which all attempts together have."""
@@ -389,7 +389,7 @@ class Exchange:
         if self.delivering:
             self._partial(Outcome.INCOMPLETE, 200, refusal.code or refusal.type)
         else:
-            tried = bool(record.attempts)
+            tried = self._is_refused or any(attempt.reason not in _NOT_ASKED for attempt in record.attempts)
             outcome = Outcome.FAILED if tried and refusal.status >= 429 else Outcome.REFUSED
             self._record(outcome, 200 if self.started else refusal.status, refusal.code or refusal.type)
         if not self._finished:
@@ -582,11 +582,6 @@ class Exchange:
         self.gateway.journal.append(record)
         if self.reservation is not None:
             self.reservation.settle(record.cost or 0, record.prompt_tokens + record.completion_tokens)
-
-
-async def home_of(gateway: Gateway, previous: Home | None, session: str) -> Home | None:
-    """Where a request is to be answered if it can be: where the one that it names was, else its conversation."""
-    return await gateway.sessions.home(session) if previous is None and session else previous
 
 
 def _gone(error: RuntimeError) -> ClientGone:

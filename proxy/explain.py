@@ -9,6 +9,7 @@ of providers that are not for this key, or not there.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from models_catalog.snapshot import Model, Route, Snapshot
 from proxy import errors, ingress, meter, request_ids, routing
 from proxy.admission import quote_of, with_margin
 from proxy.errors import BadRequest, Lossy
-from proxy.exchange import Exchange, Gateway, home_of
+from proxy.exchange import Exchange
 from proxy.failover import MOST
+from proxy.gateway import Gateway, home_of
 from proxy.health import REFUSED, RESTS, THROTTLED, Out
 from proxy.ingress import Envelope
 from proxy.outgoing import Passage
@@ -173,10 +175,12 @@ async def find_home(gateway: Gateway, envelope: Envelope, key: Key, model: Model
 def explain(
     gateway: Gateway, envelope: Envelope, target: Target, key: Key, conversation: Conversation, *, tells: bool = False
 ) -> Explanation:
-    """`tells`: an operator, also what is nobody else's business. Raises `Refusal` as `routing.plan` does."""
+    """`tells`: an operator, also what is nobody else's business. Raises `Refusal`, as the request would be refused."""
     model, catalog = target.model, gateway.tables.catalog
     turn = gateway.turns.of(envelope, model, conversation.session)
     plan = routing.plan(target, envelope, catalog, key, gateway.health, turn.number, conversation.home)
+    if plan.refusal is not None:
+        raise plan.refusal
     scene = _Scene(gateway, catalog, envelope, target, key, tells, plan, conversation, turn)
     tokens = _count(envelope)
     fitting, unfit = _sort_out(scene, tokens)
@@ -262,31 +266,43 @@ def _sort_out(scene: _Scene, tokens: int) -> tuple[list[tuple[Attempt, list[str]
     """
     fitting: list[tuple[Attempt, list[str]]] = []
     unfit: list[Dropped] = []
-    made = too_small = 0
-    for attempt in scene.plan.attempts:
-        window, reason = attempt.model.context or 0, ""
-        if window and (window <= too_small or (attempt.model.enforce and tokens > window)):
-            too_small = max(too_small, window)
-            reason, why = "context", f"the prompt has {tokens:,} tokens, the context window {window:,}"
-        elif made == MOST:
-            reason, why = "attempts", f"a request is tried at most {MOST} times"
-        else:
-            made += 1
+    for attempt, reason, why in _made(scene.plan, tokens):
+        if not reason:
             try:
                 fitting.append((attempt, Passage(scene.envelope, attempt, _NO_PRICER, "explain", 0).losses.names))
+                continue
             except Lossy as loss:
                 reason, why = "lossy", loss.message
             except BadRequest as wrong:
                 if not fitting:
                     raise
                 reason, why = "request", wrong.message
-        if reason:
-            unfit.append(scene.drop(attempt.model, attempt.route, reason, why))
+        unfit.append(scene.drop(attempt.model, attempt.route, reason, why))
     return fitting, unfit
+
+
+def _made(plan: Plan, tokens: int) -> Iterator[tuple[Attempt, str, str]]:
+    """Each attempt with why it would not even be made: the prompt is too long, or enough are. As `failover` counts."""
+    made: Counter[str] = Counter()
+    too_small = 0
+    for attempt in plan.attempts:
+        model, window = attempt.model, attempt.model.context or 0
+        if window and (window <= too_small or (model.enforce and tokens > window)):
+            too_small = max(too_small, window)
+            yield attempt, "context", f"the prompt has {tokens:,} tokens, the context window {window:,}"
+        elif made[model.id] == model.attempts:
+            yield attempt, "attempts", f"the model allows {model.attempts} attempts for a request"
+        elif made.total() == MOST:
+            yield attempt, "attempts", f"a request is tried at most {MOST} times"
+        else:
+            made[model.id] += 1
+            yield attempt, "", ""
 
 
 def _candidate(scene: _Scene, place: int, attempt: Attempt, losses: list[str]) -> Candidate:
     route, health = attempt.route, scene.gateway.health
+    first = scene.plan.attempts[0]
+    is_there = attempt.model is first.model and route.provider.id == first.route.provider.id  # by any credential
     return Candidate(
         place=place,
         model=attempt.model.id,
@@ -294,7 +310,7 @@ def _candidate(scene: _Scene, place: int, attempt: Attempt, losses: list[str]) -
         upstream_model=route.model,
         priority=route.priority,
         weight=round(route.weight, 3),
-        layer=(attempt if attempt is scene.plan.attempts[0] else attempt.as_fallback()).layer,
+        layer=(attempt if is_there else attempt.as_fallback()).layer,
         why=_why(scene, attempt),
         speed=health.speed(route.way, scene.envelope.stream),
         busy=health.busy(route.way),
@@ -384,7 +400,7 @@ def _closed(scene: _Scene, model: Model) -> Iterator[Dropped]:
         elif (out := outs.get(route.way) or health.is_out(route, now)) is not None:
             yield scene.drop(model, route, "out", out_words(out))
         else:
-            yield scene.drop(model, route, "attempts", f"the model allows {model.attempts} attempts for a request")
+            yield scene.drop(model, route, "request", "the request itself is refused")
     for absent in model.absent if scene.tells else ():
         yield Dropped(model.id, absent.provider, absent.model, "absent", absent.why)
 

@@ -22,10 +22,10 @@ from accounts.keys import Key, KeyTable
 from models_catalog.snapshot import Snapshot
 from proxy import errors, ingress, routing
 from proxy.errors import Refusal
-from proxy.exchange import Gateway
 from proxy.explain import Dropped, Explanation, explain, find_home, refused
 from proxy.formats import anthropic_messages, gemini, openai_chat, openai_completions, openai_responses
 from proxy.formats.base import Client
+from proxy.gateway import Gateway
 from proxy.ingress import Asked, Envelope
 
 TEMPLATE = "admin/proxy/explain.html"

@@ -10,6 +10,7 @@ from proxy.routing import PATIENCE, Attempt, Plan
 
 REPEATS = 2  # attempts of a request that are made once more; one, where another model can follow
 BACK_OFF = 0.25  # seconds before the first of them, twice as many before the second
+_THROTTLED = 429
 MOST = 16  # attempts of a request, whatever its models allow
 
 
@@ -24,6 +25,7 @@ class Tries:
         "_is_too_long",
         "_made",
         "_model",
+        "_provider",
         "_refusal",
         "_repeated",
         "_repeats",
@@ -32,7 +34,7 @@ class Tries:
     )
 
     def __init__(self, plan: Plan) -> None:
-        self._model = plan.attempts[0].model
+        self._model, self._provider = plan.attempts[0].model, plan.attempts[0].route.provider.id
         self._waiting = plan.attempts[::-1]  # the next one is the last
         self._again: list[tuple[Attempt, float]] = []
         self._repeats = 0 if plan.is_last_resort else REPEATS - (plan.attempts[-1].model is not self._model)
@@ -60,9 +62,10 @@ class Tries:
         waiting, again, self.wait = self._waiting, self._again, 0.0
         if waiting and not (again and again[0][0].model is not waiting[-1].model):
             attempt = waiting.pop()
-            if self._made:
+            if attempt.route.provider.id != self._provider or attempt.model is not self._model:
                 return attempt.as_fallback()
-            self.wait = self._first_wait
+            if not self._made:
+                self.wait = self._first_wait
             return attempt
         attempt, self.wait = again.pop(0)
         return attempt
@@ -75,12 +78,30 @@ class Tries:
         """Whether another route can follow: nobody is then waited for to the last."""
         return bool(self._waiting)
 
+    def has_other(self, attempt: Attempt) -> bool:
+        """Whether another provider can."""
+        return any(each.route.provider.id != attempt.route.provider.id for each in self._waiting)
+
     def failed(self, attempt: Attempt, fault: ProviderFault) -> None:
         self._faults.append(fault)
+        self._leave(attempt, fault)
         said = fault.retry_after
         if self._repeated < self._repeats and fault.may_be_repeated and (said or 0.0) <= PATIENCE:
             self._again.append((attempt, BACK_OFF * 2**self._repeated if said is None else said))
             self._repeated += 1
+
+    def _leave(self, attempt: Attempt, fault: ProviderFault) -> None:
+        """Other providers come before this one's other credentials; where it has no place, those have none either."""
+        provider, model = attempt.route.provider.id, attempt.model
+        if fault.reason == "busy":
+            self._waiting = [each for each in self._waiting if each.route.provider.id != provider]
+        elif not fault.is_credential and fault.status != _THROTTLED:
+            mine = [each for each in self._waiting if each.model is model]
+            same = [each for each in mine if each.route.provider.id == provider]
+            if 0 < len(same) < len(mine):
+                others = [each for each in mine if each.route.provider.id != provider]
+                rest = [each for each in self._waiting if each.model is not model]
+                self._waiting = rest + same + others  # the next one is the last
 
     def refused(self, refusal: Refusal) -> None:
         """Not by a provider's failure: another model, or a route of the client's own format, may do."""

@@ -462,7 +462,7 @@ class Health:
         now = self._clock()
         if 0 <= now - self._told < TELL:
             return
-        if new := {place: at for place, at in self._heard().items() if at > self._told}:
+        if new := {place: at for place, at in self._heard().items() if at and at >= self._told}:
             board.hears(new)
         self._told = now
 

@@ -241,11 +241,15 @@ def read_headers(envelope: Envelope, scope: Scope, *, strict: bool) -> None:
         elif name in _SAYS:
             says[name] = value.strip()
     envelope.forwarded = tuple(found.items())
-    envelope.strict = strict or says.get(b"x-kodna-strict", b"").lower() == b"true"
-    envelope.explain = says.get(b"x-kodna-explain", b"").lower() == b"true"
+    envelope.strict = strict or _is_on(says.get(b"x-kodna-strict", b""))
+    envelope.explain = _is_on(says.get(b"x-kodna-explain", b""))
     envelope.session = _session(envelope, says)
     if envelope.format is anthropic_messages and b"beta=true" in scope.get("query_string", b"").split(b"&"):
         envelope.query = "?beta=true"
+
+
+def _is_on(value: bytes) -> bool:
+    return value.lower() not in (b"", b"0", b"false", b"no", b"off")
 
 
 def _session(envelope: Envelope, says: Mapping[bytes, bytes]) -> bytes:

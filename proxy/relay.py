@@ -16,12 +16,13 @@ import logging
 from accounts.keys import Key
 from proxy import errors, explain, ingress, meter, routing
 from proxy.errors import ProviderFault, ProviderRefusal, Refusal
-from proxy.exchange import Exchange, Gateway
+from proxy.exchange import Exchange
 from proxy.failover import Tries
 from proxy.faults import fault_in_200, fault_of_status, scrub
 from proxy.formats import openai_responses
 from proxy.formats.base import NotAnAnswer, Stream
 from proxy.formats.splice import Members
+from proxy.gateway import Gateway
 from proxy.held import Held
 from proxy.ingress import Asked, ClientGone, Envelope, Receive, Scope, Send
 from proxy.outgoing import Passage
@@ -139,7 +140,7 @@ async def _try_each(exchange: Exchange, envelope: Envelope, plan: Plan) -> None:
             if not await _is_allowed(exchange, envelope, attempt, tries):
                 continue
             try:
-                await _try(exchange, envelope, attempt, has_more=tries.has_more)
+                await _try(exchange, envelope, attempt, tries)
                 return
             except errors.Lossy as loss:
                 exchange.tried("lossy")
@@ -186,18 +187,18 @@ async def _is_allowed(exchange: Exchange, envelope: Envelope, attempt: Attempt, 
     return True
 
 
-async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_more: bool) -> None:
+async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, tries: Tries) -> None:
     """One attempt, and what it says of the route's health."""
     health, route = exchange.gateway.health, attempt.route
-    if not health.begins(route, last_resort=not has_more):
+    if not health.begins(route, last_resort=not tries.has_more):
         raise ProviderFault("skipped", "whether it answers again is just being tried.")
     fault: ProviderFault | None = None
     says = False
     try:
         if route.provider.max_concurrency:
-            await _in_its_place(exchange, envelope, attempt, has_more=has_more)
+            await _in_its_place(exchange, envelope, attempt, tries)
         else:
-            await _answer(exchange, envelope, attempt, has_more=has_more)
+            await _answer(exchange, envelope, attempt, has_more=tries.has_more)
         says = True
     except ProviderFault as found:
         says = found.reason != "busy" and found.is_sure and not exchange.is_hurried(found)
@@ -214,12 +215,12 @@ async def _try(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_
         fault = None  # it holds this frame by its traceback: a circle, in which the request's body would lie
 
 
-async def _in_its_place(exchange: Exchange, envelope: Envelope, attempt: Attempt, *, has_more: bool) -> None:
+async def _in_its_place(exchange: Exchange, envelope: Envelope, attempt: Attempt, tries: Tries) -> None:
     pool, provider = exchange.gateway.pool, attempt.route.provider
-    patience = min(QUEUE if has_more else LONG_QUEUE, exchange.seconds_left(attempt))
+    patience = min(QUEUE if tries.has_other(attempt) else LONG_QUEUE, exchange.seconds_left(attempt))
     await pool.enter(provider, exchange.account, patience)
     try:
-        await _answer(exchange, envelope, attempt, has_more=has_more)
+        await _answer(exchange, envelope, attempt, has_more=tries.has_more)
     finally:
         pool.leave(provider)
 
@@ -269,7 +270,7 @@ async def _stream(exchange: Exchange, envelope: Envelope, attempt: Attempt, seco
             out = await _more(upstream, stream)
         if stream.error is None and not stream.complete:
             await exchange.send_piece(out)
-            raise ProviderFault("broken", stream.broken or "it ended the stream before the answer was whole.")
+            raise ProviderFault("broken", _why(stream))
         if stream.error is not None and passage.translates:
             await exchange.send_piece(out)
             raise fault_in_200(stream.error, attempt.route.provider)
@@ -298,8 +299,12 @@ async def _first_word(upstream: Upstream, stream: Stream, attempt: Attempt) -> b
     if stream.error is not None:
         raise fault_in_200(stream.error, attempt.route.provider)
     if stream.over and not (stream.begun and stream.complete):
-        raise ProviderFault("malformed", stream.broken or "it ended the stream before the answer was whole.")
+        raise ProviderFault("malformed", _why(stream))
     return out
+
+
+def _why(stream: Stream) -> str:
+    return f"{stream.broken}." if stream.broken else "it ended the stream before the answer was whole."
 
 
 async def _more(upstream: Upstream, stream: Stream) -> bytes:

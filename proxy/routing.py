@@ -54,7 +54,7 @@ class Target(NamedTuple):
 class Plan:
     """The attempts in order. `out`: routes that could have been among them. `is_last_resort`: all of them are out.
 
-    `wait`: seconds before the first, which has asked to wait.
+    `wait`: seconds before the first, which has asked to wait. `refusal`: all have, for longer: nobody is asked.
 
     All but the first are fallbacks (`Attempt.as_fallback`); the first is one where those before it are out.
     """
@@ -63,6 +63,7 @@ class Plan:
     out: list[tuple[Attempt, Out]] = field(default_factory=list)
     is_last_resort: bool = False
     wait: float = 0.0
+    refusal: errors.Refusal | None = None
 
 
 def resolve(name: str, catalog: Snapshot, key: Key) -> Target:
@@ -104,8 +105,7 @@ def plan(
 ) -> Plan:
     """`turn`: a number that rises by one from request to request, by which weights are shared out.
 
-    Raises `BadRequest` (400: no such group), `Forbidden` (403), `Unavailable` (503: nobody serves it), `RateLimited`
-    (429: all rest for as long as their providers have said).
+    Raises `BadRequest` (400: no such group), `Forbidden` (403), `Unavailable` (503: nobody serves it).
     """
     found, now = Plan(), time.time() if health.out else 0.0
     first = choice(target.model, FIRST, envelope, catalog, key)
@@ -120,9 +120,9 @@ def plan(
                 _add(choice(model, layer, envelope, catalog, key), found, health, now, turn, envelope.stream, home)
     if not found.attempts:
         _last_resort(found, now)
-    if not found.attempts:
+    if not (found.attempts or found.refusal):
         raise _nobody(target.model, envelope, key)
-    if found.out:
+    if found.out and found.attempts:
         place = found.attempts[0].route.priority
         if any(attempt.model is target.model and attempt.route.priority < place for attempt, _ in found.out):
             found.attempts[0] = found.attempts[0].as_fallback()
@@ -142,8 +142,10 @@ def _last_resort(plan: Plan, now: float) -> None:
         return
     words = f"Its providers have asked to wait with further requests for the model {plan.out[0][0].model.id!r}"
     if soonest.status == _TOO_MANY:
-        raise errors.RateLimited(f"{words}: their own rate limit is reached, not yours.", retry_after=wait)
-    raise errors.Unavailable(f"{words}.", retry_after=wait)
+        limited = f"{words}: their own rate limit is reached, not yours."
+        plan.refusal = errors.RateLimited(limited, retry_after=wait)
+    else:
+        plan.refusal = errors.Unavailable(f"{words}.", retry_after=wait)
 
 
 def _nobody(model: Model, envelope: Envelope, key: Key) -> errors.Refusal:
@@ -160,7 +162,8 @@ def _nobody(model: Model, envelope: Envelope, key: Key) -> errors.Refusal:
 def _no_group(groups: tuple[str, ...], model: Model) -> errors.BadRequest:
     serving = sorted({group for route in model.routes for group in route.provider.groups})
     words = f"No provider in group {', '.join(groups)!r} serves {model.id!r}. "
-    return errors.BadRequest(f"{words}It is served by: {', '.join(serving) or 'none'}.", param="group", retry=False)
+    words += f"It is served by: {', '.join(serving)}." if serving else "Its providers are in no group."
+    return errors.BadRequest(words, param="group", retry=False)
 
 
 def others(envelope: Envelope, first: Model, catalog: Snapshot, key: Key) -> Iterator[tuple[int, Model]]:
@@ -245,12 +248,10 @@ def _add(of: Choice, plan: Plan, health: Health, now: float, turn: int, stream: 
     model, out = of.model, _out(of, health, now) if health.out else {}
     found = _home(of, home, out) if home is not None else []
     for tier in of.tiers:
-        if len(found) >= model.attempts:
-            break
         left = tier.without(set(out), model.strategy) if out else tier
         ordered = _STRATEGIES[model.strategy](left, turn, stream, health)
         found += [attempt for attempt in ordered if attempt not in found] if found else ordered
-    plan.attempts += found[: model.attempts]
+    plan.attempts += found
     plan.out += out.items()
 
 

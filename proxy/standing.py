@@ -16,7 +16,7 @@ from django.conf import settings
 
 from models_catalog.snapshot import Announcement, Model, Route, Snapshot
 from proxy import errors, replies, request_ids, uptime
-from proxy.exchange import Gateway
+from proxy.gateway import Gateway
 from proxy.health import ERRORS, REFUSED, Out
 from proxy.ingress import Receive, Scope, Send
 from proxy.uptime import Count, Week

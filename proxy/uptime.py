@@ -2,7 +2,7 @@
 
 `usage` adds to the sums in its transaction, so that they are as exact as the rows; `tasks` deletes old hours;
 `standing` reads them. What the client is to blame for, or nobody (a refused request, one that was left, a provider that
-was not asked), counts neither as good nor as bad.
+was not asked), counts neither as good nor as bad. A model of which nobody could be asked has failed all the same.
 """
 
 import logging
@@ -37,7 +37,7 @@ _MORE = ", ".join(f"{name} = {_TABLE}.{name} + excluded.{name}" for name in ("go
 _THEN = f"ON CONFLICT (provider, start, model) DO UPDATE SET {_MORE}"
 
 _FAULTS = frozenset({"connect", "timeout", "broken", "status", "malformed", "error"})  # of `ProviderFault`, but busy
-_NOT_MADE = frozenset({"busy", "lossy", "not_allowed", "skipped"})
+_NOT_MADE = frozenset({"busy", "lossy", "not_allowed", "rests", "skipped"})
 _BROKEN_OFF = "incomplete"
 _BY_PROVIDER = "provider_"  # begins the codes of what is a provider's doing, not the gateway's: it was stopped, say
 
@@ -87,6 +87,8 @@ def _verdicts(model: str, outcome: str, code: str, tried: Sequence[_Tried]) -> I
     for name, good in last.items():
         if good is not None:
             yield name, CLIENTS, good
+    if not last and outcome == UsageRecord.Outcome.FAILED:  # nobody could be asked: its clients got no answer
+        yield model, CLIENTS, False
 
 
 def _verdict(reason: str, outcome: str, code: str) -> bool | None:

@@ -21,7 +21,7 @@ from proxy.admission import Admission
 from proxy.asgi import Application
 from proxy.background import Background, Tables
 from proxy.counters.memory import Memory as Counters
-from proxy.exchange import Gateway
+from proxy.gateway import Gateway
 from proxy.health import Health
 from proxy.held import Held, Memory
 from proxy.journal import Journal

@@ -1,6 +1,8 @@
-"""What Explain says of a request is what happens to it, and it leaves no trace."""
+"""What Explain says of a request is what happens to it, and it leaves no trace but in the limits of its key."""
 
+import asyncio
 import json
+import threading
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -8,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models_catalog.snapshot import Absent, Model, Route
-from proxy import request_ids
-from proxy.explain import Cost, encode, out_words
+from models_catalog.snapshot import Absent, Model, Route, Snapshot
+from proxy import explain, ingress, request_ids, routing
+from proxy.errors import Refusal
+from proxy.explain import Conversation, Cost, encode, out_words, refused
+from proxy.failover import MOST
+from proxy.formats import openai_chat
 from proxy.health import ERRORS, REFUSED, RESTS, THROTTLED, Out
 from proxy.upstream import Pool
 from tests.proxy.inside import CHAT, HELLO, KEY, TEXT, Answer, Inside, model, provider, snapshot
@@ -64,12 +71,65 @@ async def test_it_works(tmp_path: Path) -> None:
 
 
 async def test_it_leaves_no_trace(tmp_path: Path) -> None:
-    upstream, key = MockUpstream(), replace(KEY, rpm=1, concurrency=1)
+    upstream = MockUpstream()
+    inside = Inside(tmp_path, snapshot(model("m", *map(provider, ("first", "second")))), Pool(upstream.transport))
+    turns = {(await ask(inside, stream=stream))["turn"] for stream in (False, True, False)}
+    assert (upstream.requests, inside.records(), inside.places, turns) == ([], [], 0, {0})
+
+
+async def test_it_counts_as_a_request(tmp_path: Path) -> None:
+    upstream, key = MockUpstream(), replace(KEY, rpm=2, concurrency=1)
     inside = Inside(tmp_path, snapshot(model("m", provider("first"))), Pool(upstream.transport), (TEXT, key))
-    for stream in (False, True, False):
-        await ask(inside, stream=stream)
-    assert (upstream.requests, inside.records(), inside.places, inside.gateway.turns) == ([], [], 0, {})
-    assert (await inside.post()).status == 200
+    for _ in range(2):
+        await ask(inside)
+        assert inside.places == 0
+    refused = await inside.post(headers=[EXPLAIN])
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert float(refused.headers["retry-after"]) > 50
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert (await inside.post()).status == 429
+    assert upstream.requests == []
+
+
+async def test_it_takes_a_place_while_it_is_worked_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = replace(KEY, concurrency=1)
+    inside = Inside(tmp_path, snapshot(model("m", provider("first"))), Pool(MockUpstream().transport), (TEXT, key))
+    loop, begun, done, found = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), explain.explain
+
+    def slow(*args: Any) -> explain.Explanation:
+        loop.call_soon_threadsafe(begun.set)
+        assert done.wait(9)
+        return found(*args)
+
+    monkeypatch.setattr(explain, "explain", slow)
+    first = asyncio.create_task(inside.post(headers=[EXPLAIN]))
+    await begun.wait()
+    assert (await inside.post(headers=[EXPLAIN])).error["code"] == "concurrency_exceeded"
+    done.set()
+    assert ((await first).status, inside.places) == (200, 0)
+
+
+@pytest.mark.parametrize("bug", [StopIteration, ValueError])
+async def test_a_bug_of_ours_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: type[Exception]) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise bug
+
+    inside = house(tmp_path)
+    monkeypatch.setattr(explain, "explain", fails)
+    async with asyncio.timeout(5):
+        assert (await inside.post(headers=[EXPLAIN])).status == 500
+
+
+async def test_a_plan_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, done, found = house(tmp_path), threading.Event(), explain.explain
+    monkeypatch.setattr(explain, "explain", lambda *_, **__: done.wait(9))
+    monkeypatch.setattr(explain, "LONGEST", 0.01)
+    late = await inside.post(headers=[EXPLAIN])
+    done.set()
+    assert (late.status, late.error["code"]) == (503, "provider_unavailable")
+    monkeypatch.undo()
+    assert explain.explain is found
+    assert names(await ask(inside)) == ["first", "second"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -131,24 +191,60 @@ async def test_a_conversation_has_its_own_turn(tmp_path: Path) -> None:
         assert found["candidates"][0]["why"] == "the conversation's own turn of weighted"
 
 
+async def test_a_conversation_that_has_gone_on_has_one_too(tmp_path: Path) -> None:
+    inside = house(tmp_path, replace(model("m"), routes=ways("first", "second", "third")))
+    said = [*HELLO, {"role": "assistant", "content": "Hello"}, *HELLO]
+    found = await ask(inside, messages=said)
+    assert found["candidates"][0]["why"] == "the conversation's own turn of weighted"
+    assert (await inside.post({"model": "m", "messages": said})).headers["x-kodna-provider"] == names(found)[0]
+
+
+async def test_how_fast_it_was(tmp_path: Path) -> None:
+    """Streams by their first token, plain answers by their end."""
+    inside = house(tmp_path, replace(model("m"), routes=ways("first", "second"), strategy="fastest"))
+    taken = (await inside.post()).headers["x-kodna-provider"]
+    plain, streamed = [
+        {each["provider"]: each for each in (await ask(inside, stream=it))["candidates"]} for it in (False, True)
+    ]
+    assert plain[taken]["speed"] > 0
+    assert plain[taken]["why"].startswith("fastest: answer after 0.")
+    assert (streamed[taken]["speed"], streamed[taken]["why"]) == (None, "fastest: not measured yet")
+
+
 async def test_why_a_route_is_not_asked(tmp_path: Path) -> None:
     routes = (
         *(Route(provider("first"), "x"), Route(provider("other", groups=frozenset({"two"})), "x")),
         *(Route(provider("foreign", dialect="fal"), "x"), Route(provider("more"), "x", 2)),
     )
-    of = replace(model("m"), routes=routes, attempts=1, absent=(Absent("off", "x", "X_KEY is not set"),))
-    key = replace(KEY, groups=frozenset({"one"}))
-    inside = Inside(tmp_path, snapshot(of), Pool(MockUpstream().transport), (TEXT, key))
-    found = await ask(inside)
+    found = await ask(house(tmp_path, replace(model("m"), routes=routes, attempts=1)), group="one")
     assert names(found) == ["first"]
     assert whys(found) == {
-        "other": ("key", "the API key may use none of its groups"),
+        "other": ("group", "it is in none of the groups that were asked for"),
         "foreign": ("format", "its provider speaks no format in which this request can be asked"),
         "more": ("attempts", "the model allows 1 attempts for a request"),
-        "off": ("absent", "not available"),  # the variable's name is the operator's
     }
-    inside = Inside(tmp_path / "any", snapshot(of), Pool(MockUpstream().transport))
-    assert whys(await ask(inside, group="one"))["other"] == ("group", "it is in none of the groups that were asked for")
+
+
+async def test_what_is_not_the_key_holder_s_business(tmp_path: Path) -> None:
+    """Credentials, what is not set up, and providers that the key may not use."""
+    twice = {"id": 5, "groups": frozenset({"one"})}
+    providers = [provider("first", **twice, credential=each, credential_name=f"secret {each}") for each in (1, 2)]
+    hidden = [provider("far", groups=frozenset({"two"})), provider("hidden", dialect="fal", groups=frozenset())]
+    of = replace(model("m", *providers, *hidden), attempts=1, absent=(Absent("off", "x", "X_KEY is not set"),))
+    key = replace(KEY, groups=frozenset({"one"}))
+    inside = Inside(tmp_path, snapshot(of), Pool(MockUpstream().transport), (TEXT, key))
+    previous = request_ids.carrying(request_ids.new(), 5, 1)
+    found = await ask(inside, previous_request_id=previous)
+    assert (found["asked"]["home"], names(found), list(whys(found))) == ("first", ["first"], ["first"])
+    for secret in ("secret", "credential", "far", "hidden", "off", "X_KEY"):
+        assert secret not in json.dumps(found)
+
+
+async def test_no_more_than_a_request_is_tried(tmp_path: Path) -> None:
+    many = [provider(f"p{number}") for number in range(MOST + 2)]
+    found = await ask(house(tmp_path, model("m", *many, attempts=99)))
+    assert len(names(found)) == MOST
+    assert set(whys(found).values()) == {("attempts", f"a request is tried at most {MOST} times")}
 
 
 async def test_the_fallbacks(tmp_path: Path) -> None:
@@ -198,7 +294,7 @@ async def test_what_another_format_cannot_read(tmp_path: Path) -> None:
 
 def put_out(inside: Inside, why: str, name: str = "first", **more: Any) -> Out:
     (route,) = [each for each in inside.tables.catalog.models["m"].routes if each.provider.name == name]
-    out = Out(time.time() + 60, why, *(more.get("status", 503), time.time(), 1))
+    out = Out(time.time() + more.get("seconds", 60), why, *(more.get("status", 503), time.time(), 1))
     inside.health.out = {**inside.health.out, route.way: out}
     return out
 
@@ -215,6 +311,28 @@ async def test_a_route_that_is_out(tmp_path: Path) -> None:
     assert found["is_last_resort"]
     assert names(found) == ["first", "second"]
     assert found["candidates"][0]["why"].startswith("nothing else is left, and it was out: circuit open until ")
+
+
+async def test_the_last_resort_is_a_fallback(tmp_path: Path) -> None:
+    """What comes before it is left alone: its provider has asked to wait."""
+    inside = house(tmp_path)
+    put_out(inside, RESTS, "first", status=429)
+    out = put_out(inside, ERRORS, "second")
+    found = await ask(inside)
+    assert (names(found), found["candidates"][0]["layer"], found["wait"]) == (["second"], 1, 0)
+    assert found["candidates"][0]["why"] == f"nothing else is left, and it was out: {out_words(out)}"
+    assert whys(found)["first"][0] == "out"
+    assert (await inside.post()).headers["x-kodna-fallback-layer"] == "1"
+
+
+async def test_all_rest_for_a_moment(tmp_path: Path) -> None:
+    inside = house(tmp_path)
+    put_out(inside, RESTS, "first", status=429)
+    out = put_out(inside, RESTS, "second", status=429, seconds=2.5)
+    found = await ask(inside)
+    assert (names(found), found["is_last_resort"]) == (["second"], True)
+    assert 0 < found["wait"] <= 2.5
+    assert found["candidates"][0]["why"] == f"nothing else is left, and it is waited for: {out_words(out)}"
 
 
 async def test_it_is_refused_as_the_request_would_be(tmp_path: Path) -> None:
@@ -277,3 +395,98 @@ def test_why_it_is_out(monkeypatch, why, seconds, times, words) -> None:
 
 def test_money_is_exact() -> None:
     assert encode(Cost(Decimal("0.000000000001"), Decimal("1.10"))) == b'{"least":1E-12,"most":1.10}'
+
+
+# --- whatever the catalog is, and whoever is out ---------------------------------------------------------------------
+
+GROUPS = st.frozensets(st.sampled_from("xyz"))
+SOME = st.sampled_from(["m", "n", "o", "none"])
+DIALECTS = st.sampled_from(["openai", "openai", "anthropic", "gemini", "fal"])
+OUTS = st.builds(
+    lambda away, why, status, times: Out(time.time() + away, why, status, time.time() - 300, times),
+    *(st.sampled_from([-200, 2, 50]), st.sampled_from([ERRORS, RESTS, THROTTLED, REFUSED])),
+    *(st.sampled_from([0, 429, 503]), st.integers(1, 9)),
+)
+
+
+@st.composite
+def catalogs(draw: st.DrawFn) -> Snapshot:
+    """Of three models and three providers, with two credentials each."""
+    named = [provider(f"p{number}", id=number, groups=draw(GROUPS), dialect=draw(DIALECTS)) for number in range(3)]
+    providers = [
+        replace(each, credential=number, credential_name=f"secret-{number}", api_key=f"sk-{number}")
+        for each in named
+        for number in (1, 2)
+    ]
+    route = st.builds(
+        Route,
+        *(st.sampled_from(providers), st.just("there"), st.integers(1, 3)),
+        *(st.sampled_from([0, 1, 2.5]), st.sampled_from([None, 1, 5])),
+    )
+    routes = st.lists(route, max_size=5, unique_by=lambda each: each.way)
+    return snapshot(
+        *(
+            model(
+                name,
+                routes=tuple(sorted(draw(routes), key=lambda each: each.priority)),
+                strategy=draw(st.sampled_from(STRATEGIES)),
+                attempts=draw(st.integers(1, 6)),
+                fallbacks=tuple(draw(st.lists(SOME, max_size=2))),
+                absent=(Absent("off", "x", "X_KEY is not set"),),
+            )
+            for name in "mno"
+        )
+    )
+
+
+def names_of(catalog: Snapshot) -> list[str]:
+    """Of all that can be out: ways and places."""
+    routes = [route for each in catalog.models.values() for route in each.routes]
+    return sorted({name for route in routes for name in (route.way, route.provider.place)}) or ["nothing"]
+
+
+@pytest.fixture(scope="module")
+def anywhere(tmp_path_factory: pytest.TempPathFactory) -> Inside:
+    return house(tmp_path_factory.mktemp("anywhere"))
+
+
+@given(data=st.data(), catalog=catalogs(), allowed=GROUPS, asked=GROUPS, models=st.lists(SOME, max_size=2))
+def test_the_first_is_the_plan_s_first(
+    anywhere: Inside,
+    data: st.DataObject,
+    catalog: Snapshot,
+    allowed: frozenset[str],
+    asked: frozenset[str],
+    models: Any,
+) -> None:
+    gateway, key = anywhere.gateway, replace(KEY, groups=allowed)
+    anywhere.tables.catalog = catalog
+    anywhere.health.out = data.draw(st.dictionaries(st.sampled_from(names_of(catalog)), OUTS))
+    body = {"model": "m", "messages": HELLO, "models": models, **({"group": sorted(asked)} if asked else {})}
+    envelope = ingress.read_envelope(json.dumps(body).encode(), ingress.Asked(openai_chat))
+    target = routing.resolve("m", catalog, key)
+    home = data.draw(st.none() | st.tuples(st.integers(0, 3), st.integers(1, 3)))
+    scene = gateway, envelope, target, key
+    try:
+        plan = routing.plan(target, envelope, catalog, key, gateway.health, 0, home)
+        if plan.refusal is not None:
+            raise plan.refusal
+    except Refusal as refusal:
+        with pytest.raises(type(refusal)):
+            explain.explain(*scene, Conversation("session", home))
+        assert len(refused(*scene, tells=True)) >= len(target.model.routes) + 1
+        return
+    told = explain.explain(*scene, Conversation("session", home), tells=True)
+    first, candidate = plan.attempts[0], told.candidates[0]
+    there = first.route.provider
+    assert (candidate.provider, candidate.credential) == (there.name, there.credential_name)
+    assert (candidate.model, candidate.layer) == (first.model.id, first.layer)
+    own = [each for each in (*told.candidates, *told.dropped) if each.model == "m"]
+    assert len(own) == len(target.model.routes) + 1, "each route once, and what is absent"
+
+    less = explain.explain(*scene, Conversation("session", home))
+    assert [each.why for each in less.candidates] == [each.why for each in told.candidates]
+    assert b"secret-" not in encode(less)
+    seen = {each.provider for each in (*less.candidates, *less.dropped)}
+    everyone = {route.provider for each in catalog.models.values() for route in each.routes}
+    assert not seen & {"off", *(each.name for each in everyone if allowed and allowed.isdisjoint(each.groups))}

@@ -1,11 +1,13 @@
 """Who is asked next, and when."""
 
+from dataclasses import replace
+
 import pytest
 
-from models_catalog.snapshot import Model
+from models_catalog.snapshot import Model, Route
 from proxy.errors import BadRequest, ProviderFault, RateLimited, Refusal
-from proxy.failover import BACK_OFF, PATIENCE, Tries
-from proxy.routing import Attempt, Plan
+from proxy.failover import BACK_OFF, MOST, Tries
+from proxy.routing import PATIENCE, Attempt, Plan
 from tests.proxy.inside import model, provider
 
 A, B = provider("a"), provider("b")
@@ -83,6 +85,54 @@ def test_what_is_out_is_not_repeated() -> None:
 def test_never_more_than_the_model_allows() -> None:
     assert told(tries(model("m", A, B, attempts=1))) == ["m@a:0+0"]
     assert len(told(tries(model("m", A, B, attempts=3)), DOWN)) == 3
+
+
+def keyed(*credentials: tuple[str, int]) -> Model:
+    """Routes of one priority: (provider, credential)."""
+    numbers = {name: place for place, name in enumerate(dict.fromkeys(name for name, _ in credentials), 1)}
+    found = [provider(name, id=numbers[name], credential=each) for name, each in credentials]
+    return replace(model("m"), routes=tuple(Route(each, "there") for each in found))
+
+
+def order(found: Tries, *faults: ProviderFault) -> list[str]:
+    """Who is asked, where each attempt ends with the next of these faults, and then with a time-out."""
+    said, left = [], list(faults)
+    while (attempt := found.next()) is not None:
+        said.append(f"{attempt.route.provider.name}{attempt.route.provider.credential}:{attempt.layer}")
+        found.failed(attempt, left.pop(0) if left else SLOW)
+    return said
+
+
+MANY = keyed(*(("a", number) for number in range(8)), ("b", 0))
+
+
+@pytest.mark.parametrize("fault", [SLOW, DOWN, status(500), ProviderFault("malformed", "no JSON.")], ids=str)
+def test_a_providers_failure_lets_others_come_before_its_other_credentials(fault: ProviderFault) -> None:
+    assert order(tries(MANY), fault)[:3] == ["a0:0", "b0:1", "a1:0"]
+
+
+@pytest.mark.parametrize("number", [401, 429])
+def test_a_credentials_failure_does_not(number: int) -> None:
+    fault = ProviderFault("status", "no.", status=number, is_credential=number == 401)
+    assert order(tries(MANY), fault)[:3] == ["a0:0", "a1:0", "b0:1"]
+
+
+def test_who_has_no_place_has_none_for_another_credential() -> None:
+    assert order(tries(MANY), ProviderFault("busy", "full.")) == ["a0:0", "b0:1"]
+    found = tries(MANY)
+    first = found.next()
+    assert first is not None
+    assert found.has_other(first)
+    alone = tries(keyed(("a", 0), ("a", 1)))
+    first = alone.next()
+    assert first is not None
+    assert alone.has_more
+    assert not alone.has_other(first)
+
+
+def test_all_models_together_are_bounded() -> None:
+    models = [model(f"m{number}", *(provider(f"p{each}") for each in range(6))) for number in range(5)]
+    assert len(told(tries(*models))) == MOST
 
 
 def test_whether_another_can_follow() -> None:

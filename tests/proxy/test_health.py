@@ -11,7 +11,8 @@ from redis import Redis
 
 from models_catalog.snapshot import Route
 from proxy.errors import ProviderFault
-from proxy.health import ERRORS, FAILURES, PASSES, PAUSES, REFUSED, RESTS, THROTTLED, TRIAL, Health, Out
+from proxy.health import ERRORS, PASSES, PAUSES, REFUSED, RESTS, THROTTLED, TRIAL, Health, Out
+from proxy.health_window import FAILURES, OTHERS
 from tests.processes import free_port
 from tests.proxy.inside import model, provider, snapshot
 
@@ -43,15 +44,23 @@ class World:
         self.clock.now += seconds
         self.health.share()
 
-    def answers(self, times: int = 1, route: Route = ROUTE) -> None:
+    def answers(self, times: int = 1, route: Route = ROUTE, account: int = 0) -> None:
         for _ in range(times):
             assert self.health.begins(route, last_resort=True)
-            self.health.ends(route, None)
+            self.health.answers(route, 1.0, stream=False, account=account)
+            self.health.ends(route, None, account=account)
 
-    def fails(self, times: int = 1, fault: ProviderFault | None = None, route: Route = ROUTE) -> None:
+    def begins_well(self, times: int = 1) -> None:
+        """Streams whose clients leave after the first word."""
+        for _ in range(times):
+            assert self.health.begins(ROUTE, last_resort=True)
+            self.health.answers(ROUTE, 1.0, stream=True)
+            self.health.leaves(ROUTE)
+
+    def fails(self, times: int = 1, fault: ProviderFault | None = None, route: Route = ROUTE, account: int = 0) -> None:
         for _ in range(times):
             assert self.health.begins(route, last_resort=True)
-            self.health.ends(route, fault or failure())
+            self.health.ends(route, fault or failure(), account=account)
 
     def passes(self, times: int = 1) -> None:
         for _ in range(times):
@@ -71,6 +80,10 @@ def world() -> World:
 
 def failure(status: int | None = 503, retry_after: float | None = None, reason: str = "status") -> ProviderFault:
     return ProviderFault(reason, "it failed", status=status, retry_after=retry_after)
+
+
+def near(moment: float) -> object:
+    return pytest.approx(moment, rel=0, abs=0.001)
 
 
 def refusal(status: int) -> ProviderFault:
@@ -116,6 +129,9 @@ def test_five_failures_that_are_half_of_all(world, good, bad, is_out):
         failure(404),
         failure(400),
         failure(503, retry_after=0),
+        failure(500, retry_after=9),
+        failure(404, retry_after=9),
+        ProviderFault("status", "too many in flight", status=402, retry_after=9, is_credential=True),
     ],
     ids=lambda fault: f"{fault.reason}-{fault.status}",
 )
@@ -135,6 +151,96 @@ def test_five_failures_one_after_the_other(world):
     world.answers(1)
     world.fails(4)
     assert world.out() is None
+
+
+def test_streams_that_break_after_the_first_word(world):
+    for _ in range(5):
+        assert world.health.begins(ROUTE)
+        world.health.answers(ROUTE, 1.0, stream=True)
+        world.health.ends(ROUTE, failure(None, reason="broken"))
+    assert world.out() is not None
+
+
+def test_a_good_route_whose_clients_do_not_hear_it_out(world):
+    for _ in range(20):
+        world.begins_well(10)
+        world.fails(1)
+        world.clock.now += 1
+    assert world.health.window(ROUTE.way) == (20, 200)
+    assert world.out() is None
+    world.fails(4)
+    world.begins_well()
+    world.fails(4)
+    assert world.out() is None
+
+
+def test_an_old_stream_does_not_end_a_row_of_failures(world):
+    world.answers(100)
+    for _ in range(8):
+        assert world.health.begins(ROUTE)
+    world.fails(2)
+    world.clock.now += 3
+    for _ in range(3):
+        world.health.ends(ROUTE, None, took=8)
+        world.fails(1)
+    assert world.out() is not None
+
+
+# --- one account -----------------------------------------------------------------------------------------------------
+
+
+def test_one_account_does_not_take_it_from_the_others(world):
+    """What it asks may be what fails."""
+    for _ in range(20):
+        world.answers(account=2)
+        world.fails(50, account=1)
+        world.clock.now += OTHERS - 0.1
+    assert world.out() is None
+    world.answers(account=1)
+    world.fails(50, account=1)
+    assert world.out() is None, "it was answered itself since"
+    world.clock.now += 0.1
+    world.fails(1, account=1)
+    assert world.out() is not None
+
+
+def test_the_only_account(world):
+    world.answers(1, account=1)
+    world.fails(5, account=1)
+    assert world.out() is not None
+
+
+def test_account_0_is_one_too(world):
+    world.answers(account=0)
+    world.fails(50, account=1)
+    assert world.out() is None
+    world.fails(4, account=0)
+    assert world.out() is not None, "two fail"
+
+
+def test_several_accounts_fail(world):
+    world.answers(100, account=3)
+    world.fails(4, account=1)
+    world.answers(1, account=3)
+    world.fails(4, account=1)
+    assert world.out() is None
+    world.fails(1, account=2)
+    assert world.out() is not None
+
+
+def test_one_failure_of_another_account_does_not_tip_it_for_all(world):
+    """Its own answers since say that it is well."""
+    world.answers(100, account=2)
+    world.fails(1, account=2)
+    world.answers(1, account=2)
+    world.fails(50, account=1)
+    assert world.out() is None
+
+
+def test_one_account_may_be_told_that_the_key_is_wrong(world):
+    world.answers(account=2)
+    world.fails(1, refusal(401), account=1)
+    assert world.out() is not None
 
 
 def test_failures_of_another_minute_are_not_counted_on(world):
@@ -249,6 +355,25 @@ def test_the_client_of_a_trial_leaves(world):
     assert world.out() is None
 
 
+def test_a_trial_is_won_by_the_first_word(world):
+    world.opens()
+    assert world.health.begins(ROUTE)
+    world.health.answers(ROUTE, 1.0, stream=True, took=1.0)
+    assert world.health.out == {}
+    assert world.out() is None
+    world.fails(4)
+    world.health.ends(ROUTE, failure(None, reason="broken"), took=9.0)
+    assert world.out().times == 1, "it is one failure of five"
+
+
+def test_a_first_word_of_what_began_before_it_went_out(world):
+    assert world.health.begins(ROUTE)
+    world.fails(5)
+    world.clock.now += 3
+    world.health.answers(ROUTE, 4.0, stream=True, took=4.0)
+    assert world.out() is not None
+
+
 def test_streams_that_began_before_say_nothing_of_now(world):
     for _ in range(8):
         assert world.health.begins(ROUTE)
@@ -286,7 +411,7 @@ def test_what_nobody_wants_to_try_is_in_again(world):
 # --- 429 -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [429, 503, 402])
+@pytest.mark.parametrize("status", [429, 503, 529])
 def test_it_rests_for_as_long_as_the_provider_has_said(world, status):
     world.fails(1, failure(status, retry_after=20))
     assert world.out() == (EPOCH + 20, RESTS, status, EPOCH, 1)
@@ -299,9 +424,12 @@ def test_it_rests_for_as_long_as_the_provider_has_said(world, status):
     assert world.health.window(ROUTE.way) == (0, 0), "neither good nor bad"
 
 
-def test_at_most_for_an_hour(world):
-    world.fails(1, failure(429, retry_after=10**9))
-    assert world.out().until == EPOCH + 3600
+@pytest.mark.parametrize(("status", "most"), [(429, 3600), (503, 60), (529, 60)])
+def test_at_most_for_so_long(world, status, most):
+    world.fails(1, failure(status, retry_after=10**9))
+    assert world.out()[:2] == (EPOCH + most, RESTS)
+    world.fails(1, failure(status, retry_after=10**9))
+    assert world.out()[:2] == (EPOCH + most, RESTS)
 
 
 def test_429_without_a_time(world):
@@ -358,10 +486,38 @@ def test_a_trial_that_is_told_to_wait(world):
     ids=["401", "400", "in a 200", "bare 401", "402", "403"],
 )
 def test_a_credential_that_is_refused(world, fault, whole_place):
+    if not whole_place:
+        world.answers(10)
+        world.fails(4, fault)
+        assert world.out() is None, "it may be the request's fault"
     world.fails(1, fault)
     assert world.out() == (EPOCH + 60, REFUSED, fault.status or 0, EPOCH, 1)
     assert (world.out(SAME_PLACE) is not None) is whole_place
     assert world.out(OTHER) is None
+
+
+def test_refused_and_failing_by_turns(world):
+    """It is not the credential, then."""
+    world.fails(4, refusal(403))
+    world.fails(1)
+    assert world.out()[1] == ERRORS
+
+
+def test_some_are_refused(world):
+    """By what they ask, it seems."""
+    for _ in range(5):
+        world.answers()
+        world.fails(1, refusal(403))
+    assert world.out()[1] == ERRORS
+
+
+def test_a_way_that_is_refused_again(world):
+    world.fails(5, refusal(402))
+    for status in (402, 500):
+        world.wait(TRIAL + world.health.out[ROUTE.way].until - world.clock.now)
+        world.fails(1, refusal(402) if status == 402 else failure(status))
+    assert world.out()[1:3] == (REFUSED, 500)
+    assert world.out().times == 3
 
 
 def test_it_is_out_for_twice_as_long_each_time(world):
@@ -389,25 +545,53 @@ def test_refused_while_others_are_under_way(world):
 
 
 @pytest.mark.parametrize(
-    ("fault", "is_back"),
+    ("fault", "times"),
     [
-        (failure(429), True),
-        (refusal(403), True),
-        (failure(404), True),
-        (failure(None, reason="error"), True),
-        (failure(500), False),
-        (failure(None, reason="connect"), False),
-        (refusal(401), False),
+        (failure(429), 1),
+        (failure(503, retry_after=3), 2),
+        (refusal(403), 1),
+        (failure(404), 1),
+        (failure(None, reason="error"), 1),
+        (failure(500), 2),
+        (failure(None, reason="connect"), 2),
+        (refusal(401), 2),
     ],
-    ids=["429", "403", "404", "error in a 200", "500", "connect", "401"],
+    ids=["429", "503", "403", "404", "error in a 200", "500", "connect", "401"],
 )
-def test_what_a_failed_trial_says_of_the_credential(world, fault, is_back):
+def test_what_a_failed_trial_says_of_a_refused_credential(world, fault, times):
+    """Nothing, where it is there but has not answered: another request may try later."""
     world.fails(1, refusal(401))
     world.wait(60)
-    world.fails(1, fault)
-    place = world.health.out.get(ROUTE.provider.place)
-    assert (place is None) is is_back
-    assert is_back or (place.why, place.times) == (REFUSED, 2)
+    assert world.health.begins(ROUTE)
+    world.health.ends(ROUTE, fault)
+    place = world.health.out[ROUTE.provider.place]
+    assert (place.why, place.status, place.times) == (REFUSED, 401, times)
+    assert world.out(SAME_PLACE) is not None
+    world.wait(60 * times)
+    assert world.health.begins(SAME_PLACE), "the trial was given back"
+    world.health.answers(SAME_PLACE, 1.0, stream=True)
+    assert ROUTE.provider.place not in world.health.out
+
+
+@pytest.mark.parametrize("status", [429, 404, 403, 500])
+def test_what_a_failed_trial_says_of_a_provider_that_was_away(world, status):
+    world.health.is_away(ROUTE.provider.place, 0)
+    world.wait(60)
+    world.fails(1, failure(status))
+    assert (ROUTE.provider.place in world.health.out) is (status == 500)
+
+
+def test_the_clients_own_faults_bring_nothing_back(world):
+    """`relay` says `leaves` of a 400."""
+    world.opens()
+    for _ in range(3):
+        assert world.health.begins(ROUTE)
+        world.health.leaves(ROUTE)
+        assert world.out() is not None
+        world.passes(PASSES)
+        assert world.out() is None
+    world.fails(1)
+    assert world.out().times == 2
 
 
 def test_another_key_is_another_place(world):
@@ -418,18 +602,21 @@ def test_another_key_is_another_place(world):
 # --- speed, and what is forgotten ------------------------------------------------------------------------------------
 
 
-def test_speed(world):
-    assert world.health.speed(ROUTE.way) is None
-    for seconds in (1.0, None, 2.0):
+@pytest.mark.parametrize("stream", [True, False])
+def test_speed(world, stream):
+    """Of streams by their first word, of the others by the whole."""
+    assert world.health.speed(ROUTE.way, stream) is None
+    for seconds in (1.0, 2.0):
         assert world.health.begins(ROUTE)
+        world.health.answers(ROUTE, seconds, stream=stream)
         assert world.health.busy(ROUTE.way) == 1
-        world.health.ends(ROUTE, None, seconds)
-    assert world.health.speed(ROUTE.way) == pytest.approx(1.2)
+        world.health.ends(ROUTE, None)
+    assert world.health.speed(ROUTE.way, stream) == pytest.approx(1.2)
+    assert world.health.speed(ROUTE.way, not stream) is None
     world.wait(300)
-    assert world.health.speed(ROUTE.way) is None
-    assert world.health.begins(ROUTE)
-    world.health.ends(ROUTE, None, 3.0)
-    assert world.health.speed(ROUTE.way) == 3.0
+    assert world.health.speed(ROUTE.way, stream) is None
+    world.health.answers(ROUTE, 3.0, stream=stream)
+    assert world.health.speed(ROUTE.way, stream) == 3.0
 
 
 def test_heard(world):
@@ -438,7 +625,8 @@ def test_heard(world):
     world.fails()
     world.fails(1, route=SAME_PLACE)
     world.fails(1, route=OTHER)
-    assert world.health.heard() == {ROUTE.provider.place: EPOCH, OTHER.provider.place: 0}
+    places = {ROUTE.provider.place, OTHER.provider.place, "unknown"}
+    assert world.health.heard(places) == dict.fromkeys(places, 0) | {ROUTE.provider.place: EPOCH}
 
 
 def test_ways_that_the_catalog_no_longer_has():
@@ -582,11 +770,35 @@ def test_shared(fleet):
     first.fails(5)
     second.fails(1, refusal(401), OTHER)
     fleet.share()
-    assert second.health.out[ROUTE.way] == pytest.approx((EPOCH + 7 + 5, ERRORS, 503, EPOCH + 7, 1))
-    assert first.health.out[OTHER.provider.place] == pytest.approx((EPOCH + 60, REFUSED, 401, EPOCH, 1))
+    assert second.health.out[ROUTE.way] == (near(EPOCH + 12), ERRORS, 503, near(EPOCH + 7), 1)
+    assert first.health.out[OTHER.provider.place] == (near(EPOCH + 60), REFUSED, 401, near(EPOCH), 1)
     first.answers()
     fleet.share()
     assert list(second.health.out) == [OTHER.provider.place]
+
+
+def test_heard_by_others(fleet):
+    """About: it is told every ten seconds."""
+    first, second = fleet.worlds
+    place = ROUTE.provider.place
+    first.answers()
+    fleet.share()
+    assert second.health.heard([place, "x"]) == {place: 0, "x": 0}
+    fleet.wait(10)
+    assert second.health.heard([place, "x"]) == {place: near(EPOCH + 7), "x": 0}
+    first.answers()
+    fleet.wait(1)
+    assert second.health.heard([place])[place] == near(EPOCH + 7)
+    fleet.wait(9)
+    assert second.health.heard([place])[place] == near(EPOCH + 17)
+    assert 800 < fleet.redis.ttl(f"kodna:heard:{place}") <= 900
+
+
+def test_heard_while_redis_is_away(fleet):
+    first, _ = fleet.worlds
+    first.answers()
+    first.health._board._redis.connection_pool = Redis.from_url(f"redis://127.0.0.1:{free_port()}").connection_pool
+    assert first.health.heard([ROUTE.provider.place]) == {ROUTE.provider.place: EPOCH}
 
 
 def test_one_trial_over_all(fleet):

@@ -34,7 +34,8 @@ def out(seconds: float = 5, ahead: float = 0) -> Out:
 
 def test_it_works(board, other):
     mine = out()
-    assert board.exchange({WAY: mine}, [], {}) == {WAY: pytest.approx(mine)}
+    until, since = (pytest.approx(moment, rel=0, abs=1) for moment in (mine.until, mine.since))
+    assert board.exchange({WAY: mine}, [], {}) == {WAY: (until, ERRORS, 503, since, 1)}
     found = other.exchange({}, [], {})[WAY]
     assert found.until - mine.until == pytest.approx(3600, abs=1)
     assert found.since - mine.since == pytest.approx(3600, abs=1)
@@ -68,6 +69,16 @@ def test_one_claims_a_trial(board, other):
     assert other.claim(WAY, 60)
 
 
+def test_who_has_answered(board, other):
+    now = time.time()
+    board.hears({"1.0.ab": now, "2.0.ab": now - 60})
+    assert other.heard(["1.0.ab", "3.0.ab", "2.0.ab"]) == {
+        "1.0.ab": pytest.approx(now + 3600, rel=0, abs=1),
+        "2.0.ab": pytest.approx(now + 3540, rel=0, abs=1),
+    }
+    assert other.heard([]) == {}
+
+
 def test_one_leads(board, other):
     assert board.leads("probes", 300)
     assert not other.leads("probes", 300)
@@ -82,3 +93,7 @@ def test_redis_is_away():
         board.exchange({}, [], {})
     with pytest.raises(RedisAway):
         board.leads("probes", 1)
+    with pytest.raises(RedisAway):
+        board.hears({WAY: 1})
+    with pytest.raises(RedisAway):
+        board.heard([WAY])

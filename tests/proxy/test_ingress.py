@@ -388,7 +388,15 @@ async def test_names_go_on_untouched(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_asked_for() -> None:
-    for value, expected in ((b"true", True), (b" True", True), (b"1", False), (b"", False), (b"false", False)):
+    for value, expected in (
+        (b"true", True),
+        (b" True", True),
+        (b"1", True),
+        (b"", False),
+        (b"false", False),
+        (b"0", False),
+        (b"No", False),
+    ):
         assert envelope(openai_chat, {}, (b"x-kodna-explain", value)).explain is expected
     assert envelope(openai_chat, {}).explain is False
 

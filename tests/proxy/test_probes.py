@@ -47,6 +47,7 @@ class World:
 
     def answers(self, route: Route | None = None) -> None:
         self.health.begins(route or self.route)
+        self.health.answers(route or self.route, 1.0, stream=True)
         self.health.ends(route or self.route, None)
 
     def fails(self, times: int = 5, status: int = 503) -> None:
@@ -86,7 +87,7 @@ def test_who_answers_requests_is_not_asked(world, upstream):
 
 
 def test_away_twice_and_back(world, upstream):
-    world.rounds(IDLE - 30)
+    world.rounds(2 * IDLE - 30)
     upstream.answers(error_reply(502, "gone"))
     world.rounds(30)
     assert world.why() == "", "once is nothing"
@@ -122,7 +123,22 @@ def test_once_away_is_nothing(world, upstream):
     ids=["not HTTP", "nothing", "529"],
 )
 def test_what_counts_as_away(world, upstream, reply):
+    world.rounds(IDLE)
     upstream.answers(reply)
+    world.rounds(IDLE + 30)
+    assert world.why() == ERRORS
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_list_that_never_was_there_says_nothing(world, upstream, status):
+    """It may be that only the list is broken. It is asked no more often than others."""
+    upstream.answers(error_reply(status, "oh"))
+    world.rounds(4 * IDLE)
+    assert len(upstream.requests) == 4
+    assert world.health.out == {}
+    upstream.answers(LIST)
+    world.rounds(IDLE)
+    upstream.answers(error_reply(status, "oh"))
     world.rounds(IDLE + 30)
     assert world.why() == ERRORS
 
@@ -137,7 +153,7 @@ def test_what_counts_as_there(world, upstream, reply):
     assert world.health.out == {}
 
 
-@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize("status", [403, 404, 405])
 def test_who_has_no_list_is_left_alone(world, upstream, status):
     upstream.answers(error_reply(status, "no such page"))
     world.rounds(3600)
@@ -157,10 +173,9 @@ def test_nobody_listens_at_an_address_of_many_credentials():
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_is_refused(world, upstream, status):
+def test_a_key_that_is_refused(world, upstream):
     world.rounds(IDLE)
-    upstream.answers(error_reply(status, "no"))
+    upstream.answers(error_reply(401, "no"))
     world.rounds(IDLE)
     assert world.why() == REFUSED
     asked = len(upstream.requests)
@@ -173,16 +188,34 @@ def test_a_key_that_is_refused(world, upstream, status):
     assert world.health.out == {}
 
 
-def test_a_key_that_may_not_list_models(world, upstream):
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_may_not_list_models(world, upstream, status):
     """But its requests are answered."""
     world.answers()
+    upstream.answers(error_reply(status, "missing scope"))
+    world.rounds(3 * IDLE)
+    assert world.health.out == {}
+
+
+def test_a_key_that_may_no_longer_list_models(world, upstream):
+    world.rounds(IDLE)
     upstream.answers(error_reply(403, "missing scope"))
     world.rounds(3 * IDLE)
     assert world.health.out == {}
 
 
+@pytest.mark.parametrize("status", [403, 404, 429])
+def test_a_refused_key_does_not_come_back_by_what_is_no_list(world, upstream, status):
+    upstream.answers(error_reply(401, "no"))
+    world.rounds(IDLE)
+    assert world.why() == REFUSED
+    upstream.answers(error_reply(status, "?"))
+    world.rounds(120)
+    assert world.why() == REFUSED
+
+
 def test_a_key_that_turns_out_to_work(world, upstream):
-    upstream.answers(error_reply(403, "missing scope"))
+    upstream.answers(error_reply(401, "missing scope"))
     world.rounds(IDLE)
     assert world.why() == REFUSED
     world.now += 61
@@ -193,6 +226,7 @@ def test_a_key_that_turns_out_to_work(world, upstream):
 
 
 def test_a_list_that_is_broken_while_requests_are_answered(world, upstream):
+    world.rounds(IDLE)
     upstream.answers(error_reply(500, "oh"))
     world.rounds(IDLE + 30)
     assert world.why() == ERRORS
@@ -256,6 +290,30 @@ def test_one_process_asks_for_all(redis_url: str, upstream: Upstream):
         world.rounds(IDLE)
     assert len(upstream.requests) == 1
     for world in worlds:
+        world.health.close()
+
+
+def test_what_other_processes_hear_counts(redis_url: str, upstream: Upstream):
+    upstream.answers(LIST)
+    leader, other = (World(provider("first", upstream.base_url), redis_url=redis_url) for _ in range(2))
+    leader.probes.round()
+    for _ in range(2 * round(IDLE / 30)):
+        other.now += 30
+        other.answers()
+        other.health.share()
+        leader.rounds(30)
+    assert upstream.requests == []
+    leader.rounds(IDLE)
+    assert len(upstream.requests) == 1
+    upstream.answers(error_reply(500, "only the list"))
+    leader.rounds(IDLE)
+    other.now = leader.now
+    other.answers()
+    other.health.share()
+    leader.rounds(30)
+    assert len(upstream.requests) == 3
+    assert leader.why() == ""
+    for world in (leader, other):
         world.health.close()
 
 

@@ -36,7 +36,8 @@ class House:
     def fails(self, route: Route = ROUTE, status: int = 503) -> None:
         for _ in range(5):
             assert self.health.begins(route)
-            self.health.ends(route, ProviderFault("status", f"no {SECRET}", status=status))
+            refused = status in (401, 402, 403)
+            self.health.ends(route, ProviderFault("status", f"no {SECRET}", status=status, is_credential=refused))
 
     def write(self) -> list[RouteTrouble]:
         self.health.share()

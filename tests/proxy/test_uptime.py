@@ -73,8 +73,8 @@ def test_a_fault(reason: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "outcome", "code"),
     [
-        *(("refused", "refused", ""), ("cancelled", "cancelled", "client_gone"), ("busy", "failed", "")),
-        *(("lossy", "refused", ""), ("not_allowed", "refused", ""), ("skipped", "failed", "")),
+        *(("refused", "refused", ""), ("cancelled", "cancelled", "client_gone")),
+        *(("lossy", "refused", ""), ("not_allowed", "refused", "")),
         *(("incomplete", "incomplete", "server_stopped"), ("incomplete", "incomplete", "internal_error")),
     ],
 )
@@ -82,6 +82,13 @@ def test_what_is_nobodys_fault(reason: str, outcome: str, code: str) -> None:
     store(asked(1, tried(reason), outcome=outcome, error_code=code))
     store(asked(2, outcome="refused"))
     assert entries() == {}
+
+
+@pytest.mark.parametrize("reason", ["busy", "rests", "skipped"])
+def test_that_nobody_could_be_asked_has_failed_for_the_clients(reason: str) -> None:
+    store(asked(1, tried(reason), outcome="failed"))
+    store(asked(2, tried(reason), tried("", "q"), outcome="complete"))
+    assert entries() == {("m", "q"): (1, 0), ("m", ""): (1, 1)}
 
 
 def test_an_answer_that_broke_off() -> None:
