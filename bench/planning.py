@@ -62,7 +62,8 @@ def _planned(routes: int, strategy: str, plans: int) -> float:
     catalog, health = Snapshot(1, {"mock": model}, {}, ""), Health()
     for way in ways:
         health.begins(way)
-        health.ends(way, None, 0.5)
+        health.answers(way, 0.5, stream=False)
+        health.ends(way, None)
     if strategy == OUT:
         now = time.time()
         health.out = {way.way: Out(now + 3600, ERRORS, 500, now, 1) for way in ways[::5]}

@@ -266,37 +266,42 @@ def _sort_out(scene: _Scene, tokens: int) -> tuple[list[tuple[Attempt, list[str]
     """
     fitting: list[tuple[Attempt, list[str]]] = []
     unfit: list[Dropped] = []
-    for attempt, reason, why in _made(scene.plan, tokens):
-        if not reason:
-            try:
-                fitting.append((attempt, Passage(scene.envelope, attempt, _NO_PRICER, "explain", 0).losses.names))
-                continue
-            except Lossy as loss:
-                reason, why = "lossy", loss.message
-            except BadRequest as wrong:
-                if not fitting:
-                    raise
-                reason, why = "request", wrong.message
-        unfit.append(scene.drop(attempt.model, attempt.route, reason, why))
+    for attempt, unmade in _made(scene, tokens):
+        if unmade is not None:
+            unfit.append(unmade)
+            continue
+        try:
+            passage = Passage(scene.envelope, attempt, _NO_PRICER, "explain", 0)
+        except Lossy as loss:
+            unfit.append(scene.drop(attempt.model, attempt.route, "lossy", loss.message))
+        except BadRequest as wrong:
+            if not fitting:
+                raise
+            unfit.append(scene.drop(attempt.model, attempt.route, "request", wrong.message))
+        else:
+            fitting.append((attempt, passage.losses.names))
     return fitting, unfit
 
 
-def _made(plan: Plan, tokens: int) -> Iterator[tuple[Attempt, str, str]]:
-    """Each attempt with why it would not even be made: the prompt is too long, or enough are. As `failover` counts."""
+def _made(scene: _Scene, tokens: int) -> Iterator[tuple[Attempt, Dropped | None]]:
+    """Each attempt, and why it is not even made: the prompt is too long, or enough are. As `failover` counts."""
     made: Counter[str] = Counter()
     too_small = 0
-    for attempt in plan.attempts:
+    for attempt in scene.plan.attempts:
         model, window = attempt.model, attempt.model.context or 0
         if window and (window <= too_small or (model.enforce and tokens > window)):
             too_small = max(too_small, window)
-            yield attempt, "context", f"the prompt has {tokens:,} tokens, the context window {window:,}"
+            words = f"the prompt has {tokens:,} tokens, the context window {window:,}"
+            yield attempt, scene.drop(model, attempt.route, "context", words)
         elif made[model.id] == model.attempts:
-            yield attempt, "attempts", f"the model allows {model.attempts} attempts for a request"
+            words = f"the model allows {model.attempts} attempts for a request"
+            yield attempt, scene.drop(model, attempt.route, "attempts", words)
         elif made.total() == MOST:
-            yield attempt, "attempts", f"a request is tried at most {MOST} times"
+            words = f"a request is tried at most {MOST} times"
+            yield attempt, scene.drop(model, attempt.route, "attempts", words)
         else:
             made[model.id] += 1
-            yield attempt, "", ""
+            yield attempt, None
 
 
 def _candidate(scene: _Scene, place: int, attempt: Attempt, losses: list[str]) -> Candidate:

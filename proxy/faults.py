@@ -63,6 +63,7 @@ _REQUEST_CODES = re.compile(
     r"|context_length_exceeded"
 )
 _RATE_CODE = "rate_limit_exceeded"
+_UNPAID = frozenset({402, 429})  # statuses of a credential whose account has run out
 _LONGEST = 1000
 _SECRET = 8  # characters; what is shorter is no secret but a word: local servers take any key
 
@@ -140,6 +141,8 @@ def _refused(
 
 def _credential_refused(status: int, *, sure: bool, wait: float | None = None) -> ProviderFault:
     words = "the provider refuses this gateway's credential."
+    if status in _UNPAID:
+        words = "this gateway's account at the provider has nothing left to pay with."
     return ProviderFault("status", words, status=status, retry_after=wait, is_sure=sure, is_credential=True)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from proxy import exchange as module
 from proxy import request_ids, timer
 from proxy.formats import openai_chat
+from proxy.health import Out
 from proxy.ingress import Asked
 from proxy.relay import relay
 from proxy.upstream import Pool
@@ -455,3 +457,73 @@ async def test_a_conversation_without_a_name_stays_where_it_is(tmp_path: Path) -
         assert len(went) == 1
         places |= went
     assert places == set("abcd"), "not all of them in one place"
+
+
+# --- what is told of routes that were not asked ----------------------------------------------------------------------
+
+
+def out_of(gateway: Inside, place: int, why: str, seconds: float = 60) -> None:
+    now = time.time()
+    way = gateway.tables.catalog.models["m"].routes[place].way
+    gateway.health.out = {**gateway.health.out, way: Out(now + seconds, why, 503, now, 1)}
+
+
+async def test_a_route_that_is_out_is_told_beside_the_one_that_answers(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion())
+    out_of(gateway, 0, "errors")
+    answer = await gateway.post()
+    assert (answer.headers["x-kodna-provider"], answer.headers["x-kodna-fallback-layer"]) == ("second", "1")
+    told = [(each.provider, each.status, each.reason) for each in gateway.record.attempts]
+    assert told == [("first", 503, "skipped"), ("second", 200, "")]
+
+
+async def test_all_routes_rest(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion())
+    for place in (0, 1):
+        out_of(gateway, place, "rests", 30)
+    answer = await gateway.post()
+    assert (answer.status, answer.error["code"]) == (503, "provider_unavailable")
+    assert int(answer.headers["retry-after"]) == 30
+    assert gateway.record.outcome == "failed", "clients got no answer of this model"
+    assert [each.reason for each in gateway.record.attempts] == ["rests", "rests"]
+
+
+async def test_a_short_rest_is_waited_for(tmp_path: Path) -> None:
+    gateway = house(tmp_path, completion())
+    for place in (0, 1):
+        out_of(gateway, place, "rests", 0.2 + place)
+    begun = time.perf_counter()
+    answer = await gateway.post()
+    assert (answer.status, answer.headers["x-kodna-provider"]) == (200, "first")
+    assert time.perf_counter() - begun > 0.15
+
+
+async def test_a_refused_request_has_not_failed_because_a_route_is_out(tmp_path: Path) -> None:
+    gateway = Inside(
+        tmp_path, snapshot(model("m", provider("first"), provider("second"))), Pool(MockUpstream(completion()).transport),
+        (TEXT, replace(KEY, rpm=1)),
+    )  # fmt: skip
+    out_of(gateway, 0, "errors")
+    assert [(await gateway.post()).status for _ in range(2)] == [200, 429]
+    assert [record.outcome for record in gateway.records()] == ["complete", "refused"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_health_hears_how_it_went(tmp_path: Path, stream: bool) -> None:
+    gateway = house(tmp_path, chat_stream() if stream else completion())
+    await gateway.post({**STREAM, "stream": stream})
+    way = gateway.tables.catalog.models["m"].routes[0].way
+    assert gateway.health.window(way) == (0, 1)
+    assert gateway.health.speed(way, stream) is not None
+    assert gateway.health.speed(way, not stream) is None
+    assert gateway.health.busy(way) == 0
+
+
+@pytest.mark.parametrize(("reply", "window"), [(error_reply(400, "no"), (0, 0)), (error_reply(500, "no"), (3, 3))])
+async def test_what_health_hears_of_refusals_and_failures(
+    tmp_path: Path, reply: Reply, window: tuple[int, int]
+) -> None:
+    """A request's own fault says nothing of whether the route answers others."""
+    gateway = Inside(tmp_path, snapshot(model("m", provider())), Pool(MockUpstream(reply).transport))
+    await gateway.post()
+    assert gateway.health.window(gateway.tables.catalog.models["m"].routes[0].way) == window
