@@ -499,10 +499,9 @@ async def test_a_short_rest_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_a_refused_request_has_not_failed_because_a_route_is_out(tmp_path: Path) -> None:
-    gateway = Inside(
-        tmp_path, snapshot(model("m", provider("first"), provider("second"))), Pool(MockUpstream(completion()).transport),
-        (TEXT, replace(KEY, rpm=1)),
-    )  # fmt: skip
+    catalog = snapshot(model("m", provider("first"), provider("second")))
+    pool = Pool(MockUpstream(completion()).transport)
+    gateway = Inside(tmp_path, catalog, pool, (TEXT, replace(KEY, rpm=1)))
     out_of(gateway, 0, "errors")
     assert [(await gateway.post()).status for _ in range(2)] == [200, 429]
     assert [record.outcome for record in gateway.records()] == ["complete", "refused"]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from accounts import keys
 from models_catalog.snapshot import Absent
 from proxy import explain_admin
 from proxy.explain_admin import OFFERED
+from proxy.health import RESTS, Out
 from proxy.upstream import Pool
 from tests.gateway import catalog
 from tests.gateway import model as model_row
@@ -28,10 +30,11 @@ OTHER, OFF = keys.make(), keys.make()
 
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch) -> Inside:
-    both = model("m", provider("first"), provider("second", groups=frozenset({"two"})))
+    first = provider("first", credential_name="spare key")
+    both = model("m", first, provider("second", groups=frozenset({"two"})))
     catalog = snapshot(replace(both, absent=(Absent("third", "x", "X_KEY is not set"),)), default="m", fast="m")
     known = {
-        OTHER: replace(KEY, id=8, name="desk", prefix=OTHER[: keys.SHOWN], groups=frozenset({"two"})),
+        OTHER: replace(KEY, id=8, name="desk", prefix=OTHER[: keys.SHOWN], groups=frozenset({"two"}), rpm=1),
         OFF: replace(KEY, id=9, name="off desk", prefix=OFF[: keys.SHOWN], is_active=False),
     }
     inside = Inside(tmp_path, catalog, Pool(MockUpstream().transport), *known.items())
@@ -57,9 +60,25 @@ def test_it_works(admin_client, inside):
         assert words in page
     assert "Asked in this order" not in page
     page = explained(admin_client, model="fast")
-    for words in ("fast → m", "Asked in this order", "the only one of priority 0", "X_KEY is not set", "0.000006"):
+    for words in ("fast → m", "Asked in this order", "the only one of priority 0", "0.000006"):
         assert words in page
+    for words in ("spare key", "X_KEY is not set"):
+        assert words in page, "it is the operator who looks"
     assert inside.records() == []
+
+
+def test_it_counts_in_no_limit(admin_client, inside):
+    for _ in range(3):
+        assert "Asked in this order" in explained(admin_client, model="m", key="desk")
+    assert inside.counters._requests == {}
+
+
+def test_all_rest_for_a_moment(admin_client, inside):
+    ways = [route.way for route in inside.tables.catalog.models["m"].routes]
+    inside.health.out = {way: Out(time.time() + 2.5, RESTS, 429, time.time(), 1) for way in ways}
+    page = explained(admin_client, model="m")
+    assert "all routes rest for a moment" in page
+    assert "it is waited for: rests until" in page
 
 
 def test_the_default_model(admin_client, inside):
