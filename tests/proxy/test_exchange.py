@@ -374,12 +374,21 @@ async def test_a_large_answer_that_nobody_reads(tmp_path: Path) -> None:
     first = replace(provider("first"), total_timeout=0.1)
     gateway.tables.catalog = snapshot(model("m", first))
 
+    await unread(gateway)
+    assert (gateway.record.outcome, gateway.record.status) == ("cancelled", 499)
+    assert gateway.record.prompt_tokens == 7
+    assert gateway.places == 0
+
+
+async def unread(gateway: Inside, **asked: Any) -> None:
+    """A client that never reads."""
+
     async def stuck(message: Any) -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"authorization", f"Bearer {TEXT}".encode())]}
-    body = json.dumps({"model": "m", "messages": HELLO}).encode()
+    body = json.dumps({"model": "m", "messages": HELLO, **asked}).encode()
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> Any:
@@ -387,9 +396,15 @@ async def test_a_large_answer_that_nobody_reads(tmp_path: Path) -> None:
         return found if found is not None else await asyncio.Event().wait()
 
     await asyncio.wait_for(relay(gateway.gateway, Asked(openai_chat), scope, receive, stuck), 3)
-    assert (gateway.record.outcome, gateway.record.status) == ("cancelled", 499)
-    assert gateway.record.prompt_tokens == 7
-    assert gateway.places == 0
+
+
+async def test_a_reader_does_not_keep_a_place_that_others_wait_for(tmp_path: Path) -> None:
+    """Not for all of the time that a request may take."""
+    narrow = provider(max_concurrency=1, idle_timeout=0.1, total_timeout=60)
+    gateway = Inside(tmp_path, snapshot(model("m", narrow)), Pool(MockUpstream(chat_stream()).transport))
+    await unread(gateway, stream=True)
+    assert gateway.record.outcome == "cancelled"
+    await asyncio.wait_for(gateway.gateway.pool.enter(narrow, 0, 1), 1)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

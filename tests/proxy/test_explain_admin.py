@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import AsyncRequestFactory, Client, RequestFactory
@@ -69,8 +70,9 @@ def test_it_works(admin_client, inside):
 
 def test_it_counts_in_no_limit(admin_client, inside):
     for _ in range(3):
-        assert "Asked in this order" in explained(admin_client, model="m", key="desk")
-    assert inside.counters._requests == {}
+        assert "Asked in this order" in explained(admin_client, model="m", key=OTHER)
+    (desk,) = [key for key in inside.tables.keys.all() if key.name == "desk"]
+    assert async_to_sync(inside.counters.left)(desk.limits).requests.remaining == desk.rpm == 1
 
 
 def test_all_rest_for_a_moment(admin_client, inside):
