@@ -17,6 +17,7 @@ from models_catalog.pricing import Price
 from models_catalog.snapshot import Model, Provider
 from proxy import meter, replies, request_ids, routing
 from proxy.admission import Reservation
+from proxy.counters.base import Grant
 from proxy.errors import AllFailed, ProviderFault, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
@@ -378,9 +379,10 @@ class Exchange:
             if not self._finished:  # while the server took the status
                 await self.send_piece(self._format.KEEPALIVE)
 
-    async def explain(self, body: bytes) -> None:
+    async def explain(self, body: bytes, grant: Grant) -> None:
         """What would be done, in place of an answer: nothing of it is recorded."""
-        await self._start(200, [(b"content-type", b"application/json"), _length(body)], routed=False)
+        left = replies.limits(grant, self._format, self.record.created)
+        await self._start(200, [(b"content-type", b"application/json"), _length(body), *left], routed=False)
         await self._last(body)
 
     async def refuse(self, refusal: Refusal) -> None:

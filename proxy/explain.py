@@ -145,7 +145,7 @@ class Conversation(NamedTuple):
 async def answer(exchange: Exchange, envelope: Envelope, target: Target, key: Key) -> None:
     """In place of a model's answer. Raises `Refusal`, as the request itself would be refused."""
     gateway, request_id = exchange.gateway, exchange.record.request_id
-    await gateway.admission.count(request_id, key, target.model)
+    grant = await gateway.admission.count(request_id, key, target.model)
     try:
         async with asyncio.timeout(LONGEST):
             conversation = await find_home(gateway, envelope, key, target.model)
@@ -155,7 +155,7 @@ async def answer(exchange: Exchange, envelope: Envelope, target: Target, key: Ke
         raise errors.Unavailable("The plan could not be worked out in time.", retry_after=LONGEST) from None
     finally:
         gateway.admission.store.settle(request_id, None, 0)
-    await exchange.explain(body)
+    await exchange.explain(body, grant)
 
 
 def _encoded(gateway: Gateway, envelope: Envelope, target: Target, key: Key, conversation: Conversation) -> bytes:

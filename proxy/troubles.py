@@ -21,6 +21,8 @@ SECONDS = 5.0  # between two looks
 RENEW = timedelta(seconds=30)
 SILENT = timedelta(minutes=2)  # after which nobody says so any more: its process has died
 DOWN = timedelta(minutes=5)  # what is shorter is no news
+DOWN_TIMES = 3  # in a row: a burst of errors that nobody has tried again since is none either
+NO_CREDIT = 402
 FEW = 3  # routes of one credential that are told of one by one
 _LONGEST_SUBJECT = 100
 
@@ -93,7 +95,7 @@ def notice() -> str:
     now = timezone.now()
     RouteTrouble.objects.filter(seen_at__lt=now - SILENT).delete()
     refused = RouteTrouble.objects.filter(why=REFUSED)
-    down = RouteTrouble.objects.filter(why=ERRORS, since__lte=now - DOWN)
+    down = RouteTrouble.objects.filter(why=ERRORS, since__lte=now - DOWN, times__gte=DOWN_TIMES)
     told = [
         notices.stand(notices.Kind.CREDENTIAL_REFUSED, dict(_cases(refused, _refused))),
         notices.stand(notices.Kind.ROUTE_DOWN, dict(_cases(down, _down))),
@@ -131,17 +133,16 @@ def _case(row: RouteTrouble, text: str, model: str) -> Case:
     return Case(None, text, {**named, "status": row.status, "since": row.since.isoformat()})
 
 
-def _who(row: RouteTrouble) -> str:
-    return f"its credential {row.credential!r}" if row.credential else "its credential"
-
-
 def _refused(row: RouteTrouble, models: str) -> str:
-    said = f" with status {row.status}" if row.status else ""
-    since = f"{row.since:%Y-%m-%d %H:%M} UTC"
-    return f"The provider {row.provider} refuses {_who(row)}{said} for {models} since {since}."
+    who = f"its credential {row.credential!r}" if row.credential else "its credential"
+    if row.status == NO_CREDIT:
+        words = f"says that the account of {who} has nothing left to pay with,"
+    else:
+        words = f"refuses {who}" + (f" with status {row.status}" if row.status else "")
+    return f"The provider {row.provider} {words} for {models} since {row.since:%Y-%m-%d %H:%M} UTC."
 
 
 def _down(row: RouteTrouble, models: str) -> str:
     said = f"its last answer had status {row.status}" if row.status else "it gives no answer"
-    since = f"{row.since:%Y-%m-%d %H:%M} UTC"
-    return f"The provider {row.provider} ({_who(row)}) fails for {models} since {since}: {said}."
+    who = f" (its credential {row.credential!r})" if row.credential else ""
+    return f"The provider {row.provider}{who} fails for {models} since {row.since:%Y-%m-%d %H:%M} UTC: {said}."

@@ -158,12 +158,44 @@ def test_a_route_is_down_for_long(house):
     house.fails()
     house.write()
     age(minutes=4)
+    RouteTrouble.objects.update(times=troubles.DOWN_TIMES)
     troubles.notice()
     assert texts() == []
     age(minutes=6)
     troubles.notice()
     assert texts() == ["The provider first (its credential 'spare') fails for m0-there"]
     assert Notice.objects.get().text.endswith(" UTC: its last answer had status 503.")
+
+
+def test_a_burst_that_nobody_has_tried_again_since_is_no_news(house):
+    house.fails()
+    house.write()
+    age(minutes=9)
+    for times in (1, 2):
+        RouteTrouble.objects.update(times=times)
+        troubles.notice()
+        assert texts() == []
+
+
+def test_a_credential_without_a_name(house):
+    house.fails(OTHER)
+    house.write()
+    age(minutes=6)
+    RouteTrouble.objects.update(times=troubles.DOWN_TIMES)
+    troubles.notice()
+    assert texts() == ["The provider second fails for m0-there"]
+
+
+def test_an_account_without_credit(house):
+    house.fails(status=402)
+    house.fails(OTHER, status=402)
+    house.write()
+    troubles.notice()
+    said = "says that the account of its credential"
+    assert texts() == [
+        f"The provider first {said} 'spare' has nothing left to pay with, for m0-there",
+        f"The provider second {said} has nothing left to pay with, for m0-there",
+    ]
 
 
 def test_many_routes_of_one_credential_are_one_notice(house):
