@@ -238,6 +238,8 @@ LOGGING = {
 SNIPPET_MODEL = "models_catalog.checks.example_model_id"
 # Who tells what keys have spent by their usage rows, for `credits audit`: nor does it know the proxy.
 KEY_SPENDING = "proxy.rollups.spending"
+# The model that tells which of the catalog's providers are in trouble: nor does the catalog know the proxy.
+ROUTE_TROUBLES = "proxy.RouteTrouble"
 
 
 def _page(title: str, icon: str, name: str) -> dict[str, object]:

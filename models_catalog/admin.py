@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar
 
+from django.apps import apps
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, DecimalField, OuterRef, Q, QuerySet, Subquery, TextField
+from django.db.models import Count, DecimalField, Exists, OuterRef, Q, QuerySet, Subquery, TextField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -155,7 +157,9 @@ class ProviderAdmin(Switchable):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         counted = super().get_queryset(request).annotate(model_count=Count("routes__model", distinct=True))
-        return counted.prefetch_related("credentials")
+        troubles = apps.get_model(settings.ROUTE_TROUBLES).objects.filter(provider=OuterRef("slug"))
+        marked = counted.annotate(refuses=Exists(troubles.filter(why="refused")), fails=Exists(troubles))
+        return marked.prefetch_related("credentials")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         stored = obj is not None and obj.api_key != ""
@@ -183,7 +187,15 @@ class ProviderAdmin(Switchable):
             return fault
         kind, word = ("good", "live") if provider.is_active else ("bad", "off")
         words = "; ".join(checks.credential_faults(provider))
+        if provider.is_active and (trouble := self._trouble(provider)):
+            kind, word = "bad", trouble
         return format_html('<span class="kd-badge kd-badge-{}">{}</span> {}', kind, word, words)
+
+    def _trouble(self, provider: Any) -> str:
+        """What the gateway has met there lately: the page Route troubles says more."""
+        if provider.refuses:
+            return "refuses a credential"
+        return "fails" if provider.fails else ""
 
     @display(description="models", ordering="model_count")
     def model_count(self, provider: Any) -> int:

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from models_catalog import snapshot
 from models_catalog.models import Alias, Announcement, Catalog, Credential, Model, Price, Provider, Route, Vendor
+from proxy.models import RouteTrouble
 from tests.upstreams import RefusingUpstream, Upstream, error_reply, json_reply
 
 PROVIDERS, MODELS = "/admin/models_catalog/provider/", "/admin/models_catalog/model/"
@@ -597,3 +598,19 @@ def test_the_list_says_whether_it_is_shown(admin_client, begins, ends, active, s
     )
     page = text_of(admin_client, ANNOUNCEMENTS)
     assert f">{state}</span>" in " ".join(page.split()).replace("> ", ">").replace(" <", "<")
+
+
+# --- what the gateway has met there ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("why", "words"), [("refused", "refuses a credential"), ("errors", "fails")])
+def test_a_provider_in_trouble_is_not_called_live(admin_client: Client, why: str, words: str) -> None:
+    Provider.objects.create(slug="ill", base_url="http://127.0.0.1:9/v1")
+    Provider.objects.create(slug="well", base_url="http://127.0.0.1:9/v1")
+    now = timezone.now()
+    RouteTrouble.objects.create(name="1.0.x", provider="ill", why=why, since=now, until=now, seen_at=now)
+    page = admin_client.get("/admin/models_catalog/provider/").content.decode()
+    ill, well = page.split(">ill<")[1].split("</tr>")[0], page.split(">well<")[1].split("</tr>")[0]
+    assert words in ill
+    assert "live" not in ill
+    assert "live" in well
