@@ -503,6 +503,15 @@ def test_refused_and_failing_by_turns(world):
     assert world.out()[1] == ERRORS
 
 
+def test_refused_once_more_after_errors(world):
+    world.answers(account=2)
+    world.fails(4, refusal(403), account=1)
+    world.fails(3, account=1)
+    world.clock.now += OTHERS
+    world.fails(1, refusal(403), account=1)
+    assert world.out()[1] == ERRORS
+
+
 def test_some_are_refused(world):
     """By what they ask, it seems."""
     for _ in range(5):
@@ -792,6 +801,15 @@ def test_heard_by_others(fleet):
     fleet.wait(9)
     assert second.health.heard([place])[place] == near(EPOCH + 17)
     assert 800 < fleet.redis.ttl(f"kodna:heard:{place}") <= 900
+
+
+def test_who_has_only_failed_is_not_heard(redis_url):
+    world = World(redis_url=redis_url)
+    world.fails()
+    world.health.share()
+    with Redis.from_url(redis_url) as redis:
+        assert not redis.keys("kodna:heard:*")
+    world.health.close()
 
 
 def test_heard_while_redis_is_away(fleet):

@@ -83,6 +83,15 @@ def test_half_of_all_by_one_account():
     assert way.is_failing(EPOCH), "two fail"
 
 
+def test_half_of_all_by_two_accounts_in_turn():
+    way = Way()
+    for account in (1, 2, 1, 2, 1):
+        fails(way, account=account)
+        way.bucket(EPOCH).answered += 1
+        way.answers(3, EPOCH)
+    assert way.is_failing(EPOCH)
+
+
 def test_speed():
     way = Way()
     assert (way.speed(True, EPOCH), way.speed(False, EPOCH)) == (None, None)
