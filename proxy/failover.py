@@ -10,8 +10,8 @@ from proxy.routing import PATIENCE, Attempt, Plan
 
 REPEATS = 2  # attempts of a request that are made once more; one, where another model can follow
 BACK_OFF = 0.25  # seconds before the first of them, twice as many before the second
-_THROTTLED = 429
 MOST = 16  # attempts of a request, whatever its models allow
+_THROTTLED = 429
 
 
 class Tries:

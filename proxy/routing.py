@@ -246,12 +246,13 @@ def why_not(route: Route, client: Client, groups: tuple[str, ...], allowed: froz
 def _add(of: Choice, plan: Plan, health: Health, now: float, turn: int, stream: bool, home: Home | None) -> None:
     """The model's attempts, behind those that are planned already."""
     model, out = of.model, _out(of, health, now) if health.out else {}
-    found = _home(of, home, out) if home is not None else []
+    first = _home(of, home, out) if home is not None else None
+    if first is not None:
+        plan.attempts.append(first)
     for tier in of.tiers:
         left = tier.without(set(out), model.strategy) if out else tier
         ordered = _STRATEGIES[model.strategy](left, turn, stream, health)
-        found += [attempt for attempt in ordered if attempt not in found] if found else ordered
-    plan.attempts += found
+        plan.attempts += ordered if first is None else [attempt for attempt in ordered if attempt is not first]
     plan.out += out.items()
 
 
@@ -260,11 +261,10 @@ def _out(of: Choice, health: Health, now: float) -> dict[Attempt, Out]:
     return {attempt: out for attempt, out in found if out is not None}
 
 
-def _home(of: Choice, home: Home, out: dict[Attempt, Out]) -> list[Attempt]:
+def _home(of: Choice, home: Home, out: dict[Attempt, Out]) -> Attempt | None:
     """Where the conversation has been: the same credential, else another one of the same provider."""
     there = [each for each in of.attempts() if each.route.provider.id == home[0] and each not in out]
-    there.sort(key=lambda attempt: attempt.route.provider.credential != home[1])
-    return there[:1]
+    return min(there, key=lambda attempt: attempt.route.provider.credential != home[1], default=None)
 
 
 # --- strategies: the routes of one priority --------------------------------------------------------------------------
