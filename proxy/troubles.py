@@ -17,7 +17,7 @@ from models_catalog.snapshot import EMPTY, Provider, Snapshot
 from proxy.health import ERRORS, REFUSED, Health, Out
 from proxy.models import RouteTrouble
 
-SECONDS = 5.0  # between two looks
+SECONDS = 2.0  # between two looks
 RENEW = timedelta(seconds=30)
 SILENT = timedelta(minutes=2)  # after which nobody says so any more: its process has died
 DOWN = timedelta(minutes=5)  # what is shorter is no news

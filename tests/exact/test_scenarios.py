@@ -18,8 +18,7 @@ _CLOSED = Variant(Plan(), lambda *words: nothing_lost.database_away(nothing_lost
 @pytest.mark.parametrize(
     ("variant", "size"),
     [
-        pytest.param(hard_cap.SCENARIO["redis-killed"], {"streams": 30, "seconds": 6}, id="hard cap"),
-        pytest.param(hard_cap.SCENARIO["sqlite"], {"streams": 20, "seconds": 3}, id="hard cap on SQLite"),
+        pytest.param(hard_cap.SCENARIO["redis-killed"], {"streams": 30, "seconds": 4}, id="hard cap"),
         pytest.param(_CLOSED, {"streams": 8, "seconds": 1.5}, id="database away"),
         pytest.param(limits.SCENARIO["requests"], {"streams": 200}, id="requests a minute"),
         pytest.param(routing.SCENARIO["redis"], {}, id="routes that fail"),
