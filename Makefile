@@ -41,14 +41,15 @@ worker: .venv/run
 beat: .venv/run
 	@exec $(BIN)/celery --app kodna.celery beat --loglevel WARNING
 
-# Whole files, in the order of their names: else those with few tests, which are the long ones, come last.
-TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+# Three for two cores: many of them wait for something. Whole files, in the order of their names: else those with few
+# tests, which are the long ones, come last.
+AT_A_TIME := -n 3 --dist loadfile --no-loadscope-reorder
 # The browser sees no difference, the others have no test of the database: they would only be imported.
 NOT_ON_SQLITE := $(addprefix --ignore=tests/,browser agents clients conformance proxy/formats sdk)
 
 test: .venv/dev
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME)
-	KODNA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(TWO_AT_A_TIME) -m database $(NOT_ON_SQLITE)
+	$(BIN)/python -m pytest $(AT_A_TIME)
+	KODNA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(AT_A_TIME) -m database $(NOT_ON_SQLITE)
 
 check: .venv/dev
 	$(BIN)/ruff check

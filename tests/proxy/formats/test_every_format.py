@@ -16,7 +16,7 @@ from tests.upstreams import cut
 
 MODEL = "vendor/modèle"
 PRICER = pricer(Price(0, 1_000_000, 2_000_000, 500_000, None))  # picodollars: the oracle's prices
-SHORT = 1000  # bytes: of these streams, every single cut is tried
+SHORT = 400  # bytes: of these streams, every single cut is tried
 
 every_file = pytest.mark.parametrize("path", files("chat"), ids=name)
 
