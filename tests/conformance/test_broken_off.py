@@ -20,7 +20,7 @@ from tests.conformance.reading import Unread
 from tests.conformance.through import FAULT, members
 from tests.recordings import Exchange
 
-MOST, FEWEST = 8, 5  # places of one stream
+MOST, FEWEST = 8, 6  # places of one stream
 WORK = 400  # events: longer streams are tried at fewer places
 INSIDE = 20  # bytes of an event
 ASKED = 3  # of those, how many the SDKs are asked about
