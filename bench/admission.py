@@ -12,14 +12,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from bench import tools
-from bench.processes import CLEAN_ENV
+from bench.processes import told_by
 
 REQUESTS = 20_000
 AT_ONCE = 32
@@ -31,24 +29,10 @@ MICROSECONDS = 1e6
 def measure(quick: bool) -> dict[str, float]:
     """CPU µs per request, by place: "memory", and "redis" where there is one."""
     requests = REQUESTS // 10 if quick else REQUESTS
-    found = {"memory": _measured("", requests)}
+    found = {"memory": float(told_by("bench.admission", "", requests))}
     with contextlib.suppress(tools.MissingError), _redis() as url:
-        found["redis"] = _measured(url, requests)
+        found["redis"] = float(told_by("bench.admission", url, requests))
     return found
-
-
-def _measured(url: str, requests: int) -> float:
-    """In a process of its own: Django's settings are read once."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.admission", url, str(requests)],
-            env=CLEAN_ENV | {"KODNA_DATA_DIR": folder, "DJANGO_SETTINGS_MODULE": "kodna.settings"},
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).resolve().parent.parent,
-        )
-    return float(done.stdout)
 
 
 @contextlib.contextmanager

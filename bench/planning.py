@@ -5,13 +5,10 @@ Where it costs most: routes measured, busy or out. Called by `bench.__main__`.
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from bench.processes import CLEAN_ENV
+from bench.processes import told_by
 
 PLANS, ROUNDS = 5_000, 7
 SIZES = (5, 50)  # routes
@@ -21,17 +18,8 @@ MICROSECONDS = 1e6
 
 
 def measure(quick: bool) -> dict[str, dict[str, float]]:
-    """Number of routes → strategy → µs per plan. In a process of its own: Django's settings are read once."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.planning", str(PLANS // 10 if quick else PLANS)],
-            env=CLEAN_ENV | {"KODNA_DATA_DIR": folder, "DJANGO_SETTINGS_MODULE": "kodna.settings"},
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).resolve().parent.parent,
-        )
-    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    """Number of routes → strategy → µs per plan."""
+    found: dict[str, dict[str, float]] = json.loads(told_by("bench.planning", PLANS // 10 if quick else PLANS))
     return found
 
 

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,20 @@ GATEWAY_CORE, LOAD_CORE = CORES[0], CORES[-1]
 # Nothing of the caller's environment reaches a gateway: no provider keys, no DATABASE_URL, no proxies.
 CLEAN_ENV = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 IDLE_SHARE, IDLE_WINDOW, SETTLE_SECONDS = 0.05, 0.3, 30.0
+
+
+def told_by(module: str, *words: object) -> str:
+    """What a module of ours prints in a process of its own: Django's settings are read once."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *map(str, words)],
+            env=CLEAN_ENV | {"KODNA_DATA_DIR": folder, "DJANGO_SETTINGS_MODULE": "kodna.settings"},
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).resolve().parent.parent,
+        )
+    return done.stdout
 
 
 def raise_file_limit() -> None:

@@ -205,10 +205,6 @@ def listing(version: int) -> Listing:
     )
 
 
-def _is_in_force(announcement: snapshot.Announcement, now: float) -> bool:
-    return announcement.begins <= now and (announcement.ends is None or now < announcement.ends)
-
-
 def _until(announcement: snapshot.Announcement) -> datetime | None:
     return None if announcement.ends is None else datetime.fromtimestamp(announcement.ends, UTC)
 
@@ -217,7 +213,7 @@ def build(request: HttpRequest) -> Page:
     catalog, now = listing(snapshot.version()), time.time()
     return Page(
         listing=catalog,
-        announcements=tuple((each, _until(each)) for each in catalog.announcements if _is_in_force(each, now)),
+        announcements=tuple((each, _until(each)) for each in catalog.announcements if each.in_force(now)),
         base_url=base_url(request),
         service=settings.SERVICE_NAME,
         version=settings.VERSION,

@@ -21,10 +21,10 @@ from proxy.counters.base import Grant
 from proxy.errors import AllFailed, ProviderFault, Refusal
 from proxy.formats.base import Client, Error, Pricer, Relayed, Stream
 from proxy.formats.canonical import Usage
-from proxy.gateway import Gateway, home_of
+from proxy.gateway import Gateway, home_of, named
 from proxy.health import RESTS, THROTTLED
 from proxy.held import Entry
-from proxy.ingress import ClientGone, Envelope, Scope, Send, header, session_name
+from proxy.ingress import ClientGone, Envelope, Scope, Send, header
 from proxy.marks import Mark
 from proxy.models import UsageRecord
 from proxy.outgoing import Passage, clamped
@@ -150,11 +150,8 @@ class Exchange:
         """Raises `BadRequest` (400), `Forbidden` (403), `RateLimited` (429), `Unavailable` (503)."""
         gateway, envelope = self.gateway, self._envelope
         assert envelope is not None
-        self._session = session_name(envelope, key, target.model.id) if envelope.session else ""
-        self._previous = request_ids.route_of(envelope.previous) if envelope.previous else None
-        home = self._previous
-        if self._session:
-            home = await home_of(gateway, home, self._session)
+        self._previous, self._session = named(envelope, key, target.model)
+        home = await home_of(gateway, self._previous, self._session)
         turn = gateway.turns.of(envelope, target.model, self._session)
         plan = routing.plan(target, envelope, gateway.tables.catalog, key, gateway.health, turn.number, home)
         gateway.turns.taken(target.model, turn)

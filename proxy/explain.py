@@ -22,12 +22,12 @@ import msgspec
 from accounts.keys import Key
 from accounts.usd import PICO, usd
 from models_catalog.snapshot import Model, Route, Snapshot
-from proxy import errors, ingress, meter, request_ids, routing
+from proxy import errors, meter, routing
 from proxy.admission import quote_of, with_margin
 from proxy.errors import BadRequest, Lossy
 from proxy.exchange import Exchange
 from proxy.failover import MOST
-from proxy.gateway import Gateway, home_of
+from proxy.gateway import Gateway, home_of, named
 from proxy.health import REFUSED, RESTS, THROTTLED, Out
 from proxy.ingress import Envelope
 from proxy.outgoing import Passage
@@ -166,10 +166,9 @@ def _encoded(gateway: Gateway, envelope: Envelope, target: Target, key: Key, con
 
 
 async def find_home(gateway: Gateway, envelope: Envelope, key: Key, model: Model) -> Conversation:
-    previous = request_ids.route_of(envelope.previous) if envelope.previous else None
-    session = ingress.session_name(envelope, key, model.id) if envelope.session else ""
-    named = PREVIOUS if previous is not None else SESSION if session else ""
-    return Conversation(named, await home_of(gateway, previous, session), session)
+    previous, session = named(envelope, key, model)
+    kind = PREVIOUS if previous is not None else SESSION if session else ""
+    return Conversation(kind, await home_of(gateway, previous, session), session)
 
 
 def explain(

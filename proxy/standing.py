@@ -56,12 +56,8 @@ def standing(
     states = tuple((model.id, DOWN if is_refusing else state(model, out, week, now)) for model in shown)
     found = {each for _, each in states}
     status = DOWN if is_refusing or found == {DOWN} else OPERATIONAL if found == {OPERATIONAL} else DEGRADED
-    announcements = tuple(each for each in catalog.announcements if _is_in_force(each, now))
+    announcements = tuple(each for each in catalog.announcements if each.in_force(now))
     return Standing(status, states, announcements, week, catalog.version, catalog.models, now)
-
-
-def _is_in_force(announcement: Announcement, now: float) -> bool:
-    return announcement.begins <= now and (announcement.ends is None or now < announcement.ends)
 
 
 def state(model: Model, out: Mapping[str, Out], week: Week | None, now: float) -> str:
