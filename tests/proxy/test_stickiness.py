@@ -264,7 +264,9 @@ def _found(answer: httpx.Response) -> Any:
 def test_a_conversation_stays_where_it_was_answered_last(house: House) -> None:
     """In whichever process, and although another provider comes first."""
     with house.client() as client:
-        ask(client, group="second", prompt_cache_key="c")
+        for _ in range(2):  # a process whose first word to Redis was too late says it with its next answer
+            ask(client, group="second", prompt_cache_key="c")
+            time.sleep(0.2)  # the other process hears of it in its own time
         answers = [ask(client, prompt_cache_key="c").headers for _ in range(8)]
     assert {(answer["x-kodna-provider"], answer["x-kodna-fallback"]) for answer in answers} == {("second", "false")}
 
